@@ -1,0 +1,1 @@
+"""Fit a pretrained encoder to a new montage, rate and label."""

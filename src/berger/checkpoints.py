@@ -1,0 +1,102 @@
+"""A model as a folder and back, bit-exact.
+
+config.json        what to build, plain JSON: no import paths, nothing that runs
+model.safetensors  every parameter and buffer
+provenance.json    what it was made from: corpus, people, versions, command
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from berger.errors import BergerError
+from berger.files import write_json, written_whole
+
+FORMAT = "berger-checkpoint"
+VERSION = 1
+FILES = ("config.json", "model.safetensors", "provenance.json")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """Content of a checkpoint folder.
+
+    Attributes
+    ----------
+    config : dict
+        Sections ``model``, ``contract`` and, for an adapted model, ``head``.
+    tensors : dict of str to Tensor
+        Parameters and buffers by name.
+    provenance : dict
+        What the model was made from.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    provenance: dict[str, Any]
+
+
+def write_checkpoint(
+    folder: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a checkpoint folder, whole or not at all; one that stands there is replaced."""
+    with written_whole(folder) as temporary:
+        temporary.mkdir()
+        write_json(
+            temporary / "config.json", {"format": FORMAT, "version": VERSION, **dict(config)}
+        )
+        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary / "model.safetensors")
+        write_json(temporary / "provenance.json", dict(provenance))
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises
+    ------
+    BergerError
+        If the folder or one of its files is missing, damaged or of another format version.
+    """
+    if not folder.is_dir():
+        raise BergerError(f"{folder}: no such folder; give the folder of a checkpoint.")
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise BergerError(
+            f"{folder}: not a complete checkpoint, {' and '.join(missing)} missing; copy the "
+            "whole folder again or give another one."
+        )
+    config, provenance = (_read_json(folder / name) for name in ("config.json", "provenance.json"))
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise BergerError(
+            f"{folder}/config.json: format {config.get('format')!r} version "
+            f"{config.get('version')!r}, but this Berger reads {FORMAT!r} version {VERSION}; "
+            "install the version of Berger that wrote it."
+        )
+    try:
+        tensors = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise BergerError(
+            f"{folder}/model.safetensors: damaged ({error}); copy the checkpoint again."
+        ) from error
+    return Checkpoint(config, tensors, provenance)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BergerError(f"{path}: not readable as JSON; copy the checkpoint again.") from error
+    if not isinstance(content, dict):
+        raise BergerError(f"{path}: must hold a JSON object; copy the checkpoint again.")
+    return content

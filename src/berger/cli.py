@@ -1,0 +1,412 @@
+"""The commands. Each is one function; what it does stands in the room that it calls."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from cyclopts import App, CycloptsError, Parameter
+
+from berger import __version__
+from berger.configuration import Config, field_names, load_config, shipped_configs
+from berger.errors import BergerError
+
+app = App(
+    name="berger",
+    version=__version__,
+    help="EEG foundation models, from raw files to honest numbers.",
+)
+corpus_app = App(name="corpus", help="Look into a corpus.")
+app.command(corpus_app)
+
+Overrides = Annotated[dict[str, Any] | None, Parameter(parse=False)]
+"""Options named after fields of a command's configuration; `main` fills them in."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options that every command takes.
+
+    Parameters
+    ----------
+    seed
+        Of everything random; default: the configuration's.
+    device
+        Where models compute.
+    workers
+        Processes; default: all cores for preparing, none beside the main one for training.
+    quiet
+        No progress bars and no summary.
+    """
+
+    seed: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = None
+    quiet: bool = False
+
+    @property
+    def n_processes(self) -> int:
+        """Workers for preparing recordings."""
+        return self.workers or os.cpu_count() or 1
+
+    def say(self, text: str) -> None:
+        """Print unless quiet."""
+        if not self.quiet:
+            print(text)
+
+
+@app.command
+def demo(*, out: Path, common: Common = Common()) -> None:
+    """Walk the whole road on simulated recordings, offline, and end with OUT/report.html.
+
+    Parameters
+    ----------
+    out
+        Folder for everything; finished stages in it are not done again.
+    """
+    from berger.demo import run_demo
+
+    report = run_demo(
+        out,
+        seed=common.seed or 0,
+        device=common.device,
+        workers=common.n_processes,
+        quiet=common.quiet,
+    )
+    common.say(f"Open {report}")
+
+
+@app.command
+def prepare(
+    *paths: Path,
+    out: Path,
+    config: str | None = None,
+    print_config: bool = False,
+    common: Common = Common(),
+    overrides: Overrides = None,
+) -> None:
+    """Turn raw files or folders of them into a corpus; running it again continues.
+
+    Parameters
+    ----------
+    paths
+        EDF files, or folders that are searched for them.
+    out
+        The corpus' folder.
+    config
+        YAML file or name of a shipped configuration; see `berger configs`. Every field can also
+        be given by itself, e.g. --sfreq 128.
+    print_config
+        Show what would be done, and stop.
+    """
+    from berger.corpus import prepare as prepare_corpus
+    from berger.preprocessing import PreprocessingConfig
+
+    settings = load_config(PreprocessingConfig, config, overrides)
+    if print_config:
+        return _print_config(settings)
+    if not paths:
+        raise BergerError("prepare: no recordings given; name files or folders before --out.")
+    summary = prepare_corpus(
+        list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
+    )
+    common.say(str(summary))
+
+
+@corpus_app.command
+def info(corpus: Path, *, common: Common = Common()) -> None:
+    """Say what is in a corpus.
+
+    Parameters
+    ----------
+    corpus
+        Its folder.
+    """
+    from berger.corpus import open_corpus
+
+    opened = open_corpus(corpus)
+    counts = opened.manifest.counts
+    lines = [
+        f"corpus      {opened.manifest.id[:16]}",
+        f"recordings  {counts.ok} ok, {counts.failed} failed, {counts.rejected} rejected",
+        f"subjects    {len(opened.subjects)}",
+        f"hours       {opened.hours:.2f} usable, {counts.seconds_dropped / 3600:.2f} dropped",
+        f"rate        {opened.manifest.preprocessing.sfreq:g} Hz",
+    ]
+    lines += [
+        f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
+        for montage in opened.manifest.montages
+    ]
+    print("\n".join(lines))
+
+
+@corpus_app.command
+def verify(corpus: Path, *, common: Common = Common()) -> None:
+    """Check that every byte of a corpus is as written.
+
+    Parameters
+    ----------
+    corpus
+        Its folder.
+    """
+    from berger.corpus import verify_corpus
+
+    if problems := verify_corpus(corpus):
+        raise BergerError("\n".join(problems))
+    common.say(f"{corpus}: every byte is as written.")
+
+
+@app.command
+def pretrain(
+    config: str,
+    *,
+    corpus: Path,
+    out: Path,
+    resume: bool = False,
+    print_config: bool = False,
+    common: Common = Common(),
+    overrides: Overrides = None,
+) -> None:
+    """Pretrain a model on a corpus without labels; ends with OUT/checkpoint.
+
+    Parameters
+    ----------
+    config
+        YAML file or name of a shipped configuration; every field can be overridden, e.g.
+        --training.steps 500.
+    corpus
+        Made by `berger prepare`.
+    out
+        The run's folder.
+    resume
+        Continue the run in OUT.
+    print_config
+        Show what would run, and stop.
+    """
+    from berger.pretraining import PretrainingConfig
+    from berger.pretraining import pretrain as run
+
+    settings = load_config(PretrainingConfig, config, _with_seed(overrides, common))
+    if print_config:
+        return _print_config(settings)
+    checkpoint = run(
+        settings,
+        corpus,
+        out,
+        resume=resume,
+        device=common.device,
+        workers=common.workers or 0,
+        quiet=common.quiet,
+    )
+    common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
+
+
+@app.command
+def adapt(
+    config: str,
+    *,
+    checkpoint: Path,
+    task: str,
+    out: Path,
+    data: Path | None = None,
+    corpus: Path | None = None,
+    print_config: bool = False,
+    common: Common = Common(),
+    overrides: Overrides = None,
+) -> None:
+    """Adapt a checkpoint to a labelled task and test it on people it has not seen labels of.
+
+    Parameters
+    ----------
+    config
+        YAML file or name of a shipped configuration.
+    checkpoint
+        Folder of a pretrained model.
+    task
+        Name from `berger tasks`, or a YAML file of your own.
+    out
+        The run's folder; ends with OUT/checkpoint and OUT/predictions.parquet.
+    data
+        Folder of the task's recordings; default: beside your YAML file, or $BERGER_DATA/TASK.
+    corpus
+        A corpus prepared from them already.
+    print_config
+        Show what would run, and stop.
+    """
+    from berger.evaluation.decoding import AdaptationConfig, format_results
+    from berger.evaluation.decoding import adapt as run
+    from berger.tasks import find_data, load_task
+
+    settings = load_config(AdaptationConfig, config, _with_seed(overrides, common))
+    if print_config:
+        return _print_config(settings)
+    described = load_task(task)
+    results = run(
+        settings,
+        checkpoint,
+        described,
+        out,
+        data=None if corpus else find_data(described, task, data),
+        corpus_folder=corpus,
+        device=common.device,
+        workers=common.n_processes,
+        quiet=common.quiet,
+    )
+    common.say(f"{format_results(results)}\n{out}: done. See it with `berger report {out}`.")
+
+
+@app.command
+def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) -> None:
+    """Write one row of features per window of new recordings.
+
+    Parameters
+    ----------
+    paths
+        Recordings or folders.
+    checkpoint
+        Folder of a pretrained or adapted model.
+    out
+        Parquet file.
+    """
+    from berger.inference import embed as run
+
+    _tell_failures(run(checkpoint, paths, out, quiet=common.quiet))
+    common.say(f"{out}: written.")
+
+
+@app.command
+def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) -> None:
+    """Write, for every new recording, a table of scores and annotations.
+
+    Parameters
+    ----------
+    paths
+        Recordings or folders.
+    checkpoint
+        Folder of an adapted model.
+    out
+        Folder for the tables.
+    """
+    from berger.inference import predict as run
+
+    _tell_failures(run(checkpoint, paths, out, quiet=common.quiet))
+    common.say(f"{out}: written.")
+
+
+@app.command
+def report(folder: Path, *, out: Path | None = None, common: Common = Common()) -> None:
+    """Build the report of a corpus, of a run, or of a folder that holds some of these.
+
+    Parameters
+    ----------
+    folder
+        Made by prepare, pretrain, adapt or demo.
+    out
+        HTML file; default: FOLDER/report.html.
+    """
+    from berger.reports import build_report
+
+    common.say(f"Open {build_report(folder, out=out)}")
+
+
+@app.command
+def models(*, common: Common = Common()) -> None:
+    """List the models that can be made by name, with their sizes."""
+    from berger.models import MODELS, count_parameters
+
+    for name, config in MODELS.items():
+        print(f"{name:<18} {count_parameters(config):>12,} parameters")
+
+
+@app.command
+def tasks(*, common: Common = Common()) -> None:
+    """List the labelled data sets that Berger knows, with their facts."""
+    from berger.tasks import catalogue, load_task
+
+    for name in catalogue():
+        task = load_task(name)
+        facts = f"{task.species}, {len(task.classes)} classes, windows of {task.window_seconds:g} s"
+        print(f"{name:<12} {task.title} ({facts}; {task.licence}; {task.source})")
+
+
+@app.command
+def configs(*, common: Common = Common()) -> None:
+    """List the configurations that are shipped with Berger."""
+    for name, path in shipped_configs().items():
+        about = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        print(f"{name:<18} {path.parent.name:<12} {about}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command: exit status 0 done, 2 the request cannot be done, 1 a fault of ours."""
+    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        tokens, overrides = _take_overrides(tokens)
+        command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+        if "overrides" in ignored:
+            bound.arguments["overrides"] = overrides
+        command(*bound.args, **bound.kwargs)
+    except (BergerError, CycloptsError) as error:
+        print(f"berger: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("berger: interrupted; run the same command again to continue.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _schema(command: str) -> type[Config] | None:
+    """Return the configuration that a command's further options belong to."""
+    if command == "prepare":
+        from berger.preprocessing import PreprocessingConfig
+
+        return PreprocessingConfig
+    if command == "pretrain":
+        from berger.pretraining import PretrainingConfig
+
+        return PretrainingConfig
+    if command == "adapt":
+        from berger.evaluation.decoding import AdaptationConfig
+
+        return AdaptationConfig
+    return None
+
+
+def _take_overrides(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Separate ``--field value`` of a command's configuration from the command's own options."""
+    schema = _schema(tokens[0]) if tokens else None
+    if schema is None:
+        return tokens, {}
+    fields = set(field_names(schema)) - {"seed"}
+    left, overrides = [], {}
+    rest = iter(tokens)
+    for token in rest:
+        name, has_value, value = token.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if token.startswith("--") and (name in fields or "." in name):
+            if not has_value and (value := next(rest, "")) == "":
+                raise BergerError(f"--{name}: needs a value.")
+            overrides[name] = value
+        else:
+            left.append(token)
+    return left, overrides
+
+
+def _with_seed(overrides: dict[str, Any] | None, common: Common) -> dict[str, Any]:
+    seed = {} if common.seed is None else {"seed": common.seed}
+    return {**(overrides or {}), **seed}
+
+
+def _print_config(config: Config) -> None:
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    print(content, end="")
+
+
+def _tell_failures(failures: Any) -> None:
+    for row in failures.itertuples():
+        print(f"berger: {row.recording} left out: {row.reason}", file=sys.stderr)

@@ -1,0 +1,131 @@
+"""One schema for everything that can be configured: frozen pydantic models read from YAML."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from berger.errors import BergerError
+
+
+class Config(BaseModel):
+    """Base of every configuration: immutable, and unknown keys are an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return name → YAML file of every configuration that is shipped with the package.
+
+    The folder that a file lies in says what it configures: preparation, pretraining, adaptation.
+    """
+    folder = Path(str(resources.files("berger") / "configs"))
+    return {file.stem: file for file in sorted(folder.glob("*/*.yaml"))}
+
+
+def read_yaml(source: str | Path) -> dict[str, Any]:
+    """Read a YAML file, or the shipped configuration of that name, as a mapping."""
+    shipped = shipped_configs()
+    path = shipped.get(str(source), Path(source))
+    if not path.is_file():
+        near = difflib.get_close_matches(str(source), shipped, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped)}."
+        raise BergerError(f"{source}: neither a YAML file nor a shipped configuration; {hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise BergerError(f"{path}: not readable as YAML ({reason}); correct the file.") from error
+    if not isinstance(content or {}, dict):
+        raise BergerError(f"{path}: must hold `key: value` lines at its top level.")
+    return content or {}
+
+
+def load_config(
+    schema: type[C], source: str | Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> C:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    schema : type of Config
+        What the configuration must look like.
+    source : str or Path, optional
+        A YAML file, or the name of one shipped with the package. None means all defaults.
+    overrides : mapping, optional
+        Dotted field name → value, e.g. ``{"optimizer.lr": "3e-4"}``. Text is read as YAML.
+
+    Raises
+    ------
+    BergerError
+        For a missing file, unreadable YAML, an unknown key (with the nearest known one) or a
+        value out of range.
+    """
+    content = read_yaml(source) if source is not None else {}
+    for dotted, value in (overrides or {}).items():
+        *parents, last = dotted.split(".")
+        place = content
+        for key in parents:
+            place = place.setdefault(key, {})
+            if not isinstance(place, dict):
+                raise BergerError(f"--{dotted}: {key!r} holds a single value, not further fields.")
+        place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        where = "configuration" if source is None else str(source)
+        raise BergerError(f"{where}: {_explain(error, schema)}") from error
+
+
+def _explain(error: ValidationError, schema: type[Config]) -> str:
+    """Say in one line what is wrong with the first offending fields."""
+    known = set(field_names(schema))
+    reasons = []
+    for fault in error.errors()[:3]:
+        field = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(field, known, n=1) or difflib.get_close_matches(
+                str(fault["loc"][-1]), known, n=1
+            )
+            hint = f"did you mean {near[0]!r}?" if near else "remove it."
+            reasons.append(f"unknown key {field!r}; {hint}")
+        else:
+            reasons.append(f"{field!r} = {fault['input']!r}: {fault['msg'].lower()}")
+    return "; ".join(reasons)
+
+
+def field_names(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted name of every field of `schema` and of the models inside it."""
+    for name, field in schema.model_fields.items():
+        yield prefix + name
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from field_names(kind, f"{prefix}{name}.")
+
+
+def differences(before: Config, after: Config) -> list[str]:
+    """Return ``field: old → new`` for every field in which two configurations differ."""
+    old, new = (dict(_leaves(c.model_dump(mode="json"))) for c in (before, after))
+    return [
+        f"{key}: {old.get(key)} → {new.get(key)}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _leaves(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted key and value of everything in nested mappings."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

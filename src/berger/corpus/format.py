@@ -1,0 +1,255 @@
+"""What a corpus looks like on disk: names, columns, the manifest, and counts for microvolts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from berger.configuration import Config
+from berger.errors import BergerError
+from berger.files import sha256, written_whole
+from berger.preprocessing import PreprocessingConfig
+
+FORMAT: Literal["berger-corpus"] = "berger-corpus"
+VERSION: Literal[1] = 1
+
+MANIFEST = "manifest.json"
+RECORDINGS = "recordings.parquet"
+WINDOWS = "windows.parquet"
+LOG = "prepare.jsonl"
+STAGING = ".staging"
+LOCK = ".lock"
+
+SAMPLE = np.dtype("<i2")
+LARGEST_COUNT = 32767
+SMALLEST_STEP, LARGEST_STEP = 1e-6, 0.199
+"""µV per count. Half the largest step, float32's own rounding included, is below 0.1 µV."""
+LARGEST_VALUE = LARGEST_STEP * LARGEST_COUNT
+"""µV."""
+
+RECORDING_COLUMNS = pa.schema(
+    {
+        "recording": pa.string(),  # id: path from the parent of the folder that was given
+        "status": pa.string(),  # ok | failed (could not be read) | rejected (by configuration)
+        "reason": pa.string(),  # why not ok
+        "subject": pa.string(),
+        "subject_source": pa.string(),  # pattern | header | file name
+        "session": pa.string(),
+        "source_bytes": pa.int64(),
+        "source_sfreq": pa.float64(),  # Hz, of the file
+        "sfreq": pa.float64(),  # Hz, of the corpus
+        "ch_names": pa.list_(pa.string()),
+        "original_ch_names": pa.list_(pa.string()),  # the same channels by their names in the file
+        "kept_out": pa.list_(pa.struct({"name": pa.string(), "reason": pa.string()})),
+        "n_times": pa.int64(),  # 0 unless ok
+        "shard": pa.string(),  # file name
+        "offset": pa.int64(),  # of the block's first sample in the shard, in int16 elements
+        "scale": pa.list_(pa.float32()),  # µV per count, per channel
+        "offset_seconds": pa.float64(),  # cut from the file's start
+        "seconds": pa.float64(),  # of the file
+        "seconds_kept": pa.float64(),  # within usable stretches
+        "dropped": pa.list_(pa.struct({"cause": pa.string(), "seconds": pa.float64()})),
+        # onset and duration in seconds, from the block's first sample
+        "annotations": pa.list_(
+            pa.struct({"onset": pa.float64(), "duration": pa.float64(), "description": pa.string()})
+        ),
+        "history": pa.list_(pa.string()),  # what was done, in sentences
+    }
+)
+WINDOW_COLUMNS = pa.schema(
+    {"recording": pa.string(), "start": pa.int64(), "stop": pa.int64()}  # samples of the block
+)
+
+
+def shard_name(index: int) -> str:
+    """Return the file name of a shard."""
+    return f"shard-{index:05d}.npy"
+
+
+class FileEntry(Config):
+    """A file of the corpus and how to tell that it is as written."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Describe a file that stands."""
+        return cls(file=path.name, bytes=path.stat().st_size, sha256=sha256(path))
+
+
+class Montage(Config):
+    """Channels in one order, and how many recordings have them."""
+
+    ch_names: tuple[str, ...]
+    recordings: int
+
+
+class Counts(Config):
+    """Files by status, subjects and seconds of those that are ok."""
+
+    ok: int
+    failed: int
+    rejected: int
+    subjects: int
+    seconds_kept: float
+    seconds_dropped: float
+
+
+class CorpusManifest(Config):
+    """What is in a corpus; no times and no absolute paths, so that equal contents are equal bytes.
+
+    Attributes
+    ----------
+    id : str
+        SHA-256 over everything else that stands here, and so, through the hashes of the files,
+        over the whole content.
+    preprocessing : PreprocessingConfig
+        How every recording was made comparable.
+    counts : Counts
+    montages : tuple of Montage
+        The most frequent first.
+    shards, tables : tuple of FileEntry
+    """
+
+    format: Literal["berger-corpus"] = FORMAT
+    version: Literal[1] = VERSION
+    id: str = ""
+    preprocessing: PreprocessingConfig
+    counts: Counts
+    montages: tuple[Montage, ...]
+    shards: tuple[FileEntry, ...]
+    tables: tuple[FileEntry, ...]
+
+    def identified(self) -> Self:
+        """Return the manifest with the id that its content has."""
+        content = json.dumps(self.model_dump(mode="json", exclude={"id"}), sort_keys=True)
+        return self.model_copy(update={"id": hashlib.sha256(content.encode()).hexdigest()})
+
+
+def read_manifest(folder: Path) -> CorpusManifest:
+    """Read the manifest of a corpus.
+
+    Raises
+    ------
+    BergerError
+        If there is none, the preparation was not finished, or it is of another version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        if (folder / STAGING).is_dir():
+            raise BergerError(
+                f"{folder}: this corpus is unfinished; run `berger prepare` again with the same "
+                "arguments, it continues."
+            )
+        raise BergerError(f"{folder}: is no corpus (no {MANIFEST}); make one by `berger prepare`.")
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise BergerError(f"{path}: is not the manifest of a corpus; give a corpus folder.")
+        if (version := content.get("version")) != VERSION:
+            raise BergerError(
+                f"{path}: a corpus from another format version ({version!r}, this Berger reads "
+                f"{VERSION}); prepare the recordings into another folder, or use the Berger that "
+                "wrote it."
+            )
+        return CorpusManifest.model_validate(content)
+    except (ValueError, ValidationError) as error:
+        raise BergerError(
+            f"{path}: is damaged or from a newer Berger; restore it, or prepare the corpus anew."
+        ) from error
+
+
+def misfits(folder: Path, entries: Iterable[FileEntry], *, content: bool = True) -> list[str]:
+    """Say which files are missing or not as they were written; `content` reads every byte."""
+    problems = []
+    for entry in entries:
+        path = folder / entry.file
+        if not path.is_file():
+            problems.append(f"{path}: is missing")
+        elif (size := path.stat().st_size) != entry.bytes:
+            problems.append(f"{path}: has {size} bytes instead of {entry.bytes}")
+        elif content and sha256(path) != entry.sha256:
+            problems.append(f"{path}: is not as it was written, bytes have changed")
+    return problems
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read a table.
+
+    Raises
+    ------
+    BergerError
+        If it is missing or damaged.
+    """
+    try:
+        # Without threads, which would not survive a fork, e.g. into the workers of a DataLoader.
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            return file.read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise BergerError(
+            f"{path}: cannot be read as a table; restore it, or prepare the corpus anew."
+        ) from error
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: pa.Schema) -> FileEntry:
+    """Write a table, whole or not at all."""
+    with written_whole(path) as temporary:
+        table = pa.Table.from_pylist(list(rows), schema=columns)
+        pq.write_table(table, temporary, compression="zstd")
+    return FileEntry.of(path)
+
+
+def quantise(
+    signal: npt.NDArray[np.float64], stretches: Sequence[tuple[int, int]]
+) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32], list[tuple[int, int]], int]:
+    """Turn microvolts into counts, no sample of a usable stretch off by 0.1 µV or more.
+
+    A channel's step is its largest value within usable stretches / 32767. Where that would be
+    too coarse, the samples beyond ±6.5 mV leave the usable stretches. Samples outside of these
+    are clipped.
+
+    Parameters
+    ----------
+    signal : ndarray, shape (n_chans, n_times)
+        Microvolts.
+    stretches : sequence of (start, stop)
+        The usable stretches, in samples.
+
+    Returns
+    -------
+    samples : ndarray of int16, shape (n_times, n_chans)
+    scale : ndarray of float32, shape (n_chans,)
+        Microvolts per count.
+    stretches : list of (start, stop)
+        Those given, less the samples out of range.
+    n_dropped : int
+        Number of samples that left the stretches.
+    """
+    usable: list[tuple[int, int]] = []
+    peak = np.zeros(len(signal))
+    for start, stop in stretches:
+        height = np.abs(signal[:, start:stop])
+        holds = (height <= LARGEST_VALUE).all(0)  # False for NaN
+        # Each stretch on its own: two that touch are apart for a reason, e.g. a gap in time.
+        edges = np.flatnonzero(np.diff(holds, prepend=False, append=False)) + start
+        usable += [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
+        peak = np.maximum(peak, height.max(1, where=holds, initial=0))
+    n_dropped = sum(b - a for a, b in stretches) - sum(b - a for a, b in usable)
+
+    # The smallest step serves a silent channel, whose peak says nothing.
+    scale = np.clip(peak / LARGEST_COUNT, SMALLEST_STEP, LARGEST_STEP).astype(np.float32)
+    counts = signal.T / scale
+    np.nan_to_num(np.rint(counts, out=counts), copy=False)
+    counts.clip(-LARGEST_COUNT, LARGEST_COUNT, out=counts)
+    return counts.astype(SAMPLE, order="C"), scale, usable, n_dropped

@@ -1,0 +1,225 @@
+"""Open a corpus, verify it, and list its windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from berger.corpus.format import (
+    RECORDING_COLUMNS,
+    RECORDINGS,
+    WINDOWS,
+    CorpusManifest,
+    misfits,
+    read_manifest,
+    read_table,
+)
+from berger.corpus.windows import Block, WindowDataset, count_samples
+from berger.errors import BergerError
+
+
+def open_corpus(folder: str | Path) -> Corpus:
+    """Open a corpus, having made sure that all its files are there.
+
+    Parameters
+    ----------
+    folder : path
+        As made by `prepare`.
+
+    Raises
+    ------
+    BergerError
+        If it is no corpus, unfinished, of another format version, or a file is missing or not
+        of its size. `verify_corpus` looks at every byte.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    problems = misfits(folder, manifest.shards, content=False) + misfits(folder, manifest.tables)
+    if problems:
+        raise BergerError(
+            f"{problems[0]}; if a preparation was interrupted run it again, else restore the file."
+        )
+    return Corpus(folder, manifest)
+
+
+def verify_corpus(folder: str | Path) -> list[str]:
+    """Compare every byte of a corpus with its manifest.
+
+    Returns
+    -------
+    list of str
+        What is wrong, a sentence each; empty if nothing is.
+    """
+    folder = Path(folder)
+    try:
+        manifest = read_manifest(folder)
+    except BergerError as error:
+        return [str(error)]
+    problems = misfits(folder, (*manifest.tables, *manifest.shards))
+    if manifest.identified().id != manifest.id:
+        problems.append(f"{folder}: the manifest has changed, its id is not that of its content")
+    return [f"{problem}." for problem in problems]
+
+
+class Corpus:
+    """Prepared recordings, opened by `open_corpus`.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : CorpusManifest
+    recordings : DataFrame
+        One row per source file, the columns as in `berger.corpus.format.RECORDING_COLUMNS`.
+    stretches : DataFrame
+        The usable stretches: recording, start, stop in samples.
+    """
+
+    def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        rows = read_table(folder / RECORDINGS).to_pylist()
+        self.recordings = pd.DataFrame(rows, columns=RECORDING_COLUMNS.names)
+        self.stretches: pd.DataFrame = read_table(folder / WINDOWS).to_pandas(use_threads=False)
+        content = {shard.file: shard.sha256 for shard in manifest.shards}
+        self._blocks = {
+            row["recording"]: Block(
+                recording=row["recording"],
+                subject=row["subject"],
+                ch_names=tuple(row["ch_names"]),
+                sfreq=row["sfreq"],
+                n_times=row["n_times"],
+                scale=np.array(row["scale"], dtype=np.float32),
+                shard=str(folder / row["shard"]),
+                content=content[row["shard"]],
+                offset=row["offset"],
+            )
+            for row in rows
+            if row["status"] == "ok"
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"<Corpus {self.folder}: {len(self._blocks)} recordings of {len(self.subjects)} "
+            f"subjects, {self.hours:.2f} usable hours>"
+        )
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Who has data in the corpus, sorted."""
+        return tuple(sorted({block.subject for block in self._blocks.values()}))
+
+    @property
+    def hours(self) -> float:
+        """Length of all usable stretches."""
+        return self.manifest.counts.seconds_kept / 3600
+
+    def read(self, recording: str, start: int, n_times: int) -> npt.NDArray[np.float32]:
+        """Read any piece of a recording, usable or not.
+
+        Parameters
+        ----------
+        recording : str
+            Its id.
+        start, n_times : int
+            First sample and length in samples.
+
+        Returns
+        -------
+        ndarray of float32, shape (n_chans, n_times)
+            Microvolts.
+
+        Raises
+        ------
+        BergerError
+            For an unknown recording, or samples that it does not have.
+        """
+        block = self._blocks.get(recording)
+        if block is None:
+            raise BergerError(f"{self.folder}: holds no data of {recording!r}; see `recordings`.")
+        if start < 0 or n_times < 0 or start + n_times > block.n_times:
+            raise BergerError(
+                f"{recording}: samples {start} to {start + n_times} are not within its "
+                f"{block.n_times}; ask for fewer."
+            )
+        return block.window(start, n_times).signal
+
+    def windows(
+        self, seconds: float, step: float | None = None, subjects: Sequence[str] | None = None
+    ) -> WindowDataset:
+        """List the windows of one length.
+
+        Windows start every `step` from the first sample of each recording. Those that do not
+        lie wholly within a usable stretch are left out.
+
+        Parameters
+        ----------
+        seconds : float
+            Length of a window.
+        step : float, optional
+            From start to start, in seconds; by default the length, so that windows do not overlap.
+        subjects : sequence of str, optional
+            Whose windows; by default everybody's.
+
+        Raises
+        ------
+        BergerError
+            For a length or step that is not a whole number of samples, an unknown subject, or
+            if there is no such window.
+        """
+        wanted = set(self.subjects if subjects is None else subjects)
+        if unknown := sorted(wanted.difference(self.subjects)):
+            raise BergerError(f"{self.folder}: has no subjects {unknown}; see `Corpus.subjects`.")
+        blocks = [block for block in self._blocks.values() if block.subject in wanted]
+        number = {block.recording: index for index, block in enumerate(blocks)}
+        stretches = self.stretches[self.stretches["recording"].isin(number)]
+        of_block = stretches["recording"].map(number).to_numpy(np.int64)
+
+        spans = (seconds, seconds if step is None else step)
+        length, stride = (
+            np.array([count_samples(span, block.sfreq) for block in blocks])[of_block]
+            for span in spans
+        )
+        first = -(-stretches["start"].to_numpy() // stride)
+        last = (stretches["stop"].to_numpy() - length) // stride
+        counts = np.maximum(last - first + 1, 0)
+        if not counts.sum():
+            raise BergerError(
+                f"{self.folder}: no usable stretch holds a window of {seconds:g} s; "
+                "choose shorter windows."
+            )
+        within = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        starts = (np.repeat(first, counts) + within) * np.repeat(stride, counts)
+        return WindowDataset(blocks, np.repeat(of_block, counts), starts, seconds)
+
+    def windows_at(self, table: pd.DataFrame, seconds: float) -> WindowDataset:
+        """List windows by their places.
+
+        Parameters
+        ----------
+        table : DataFrame
+            ``recording`` and ``start`` (first sample) of each window.
+        seconds : float
+            Length of a window.
+
+        Raises
+        ------
+        BergerError
+            For an unknown recording, or a window that is not wholly within its recording.
+        """
+        ids, of_block = np.unique(table["recording"].to_numpy(str), return_inverse=True)
+        if unknown := [name for name in ids if name not in self._blocks]:
+            raise BergerError(f"{self.folder}: holds no data of {unknown[0]!r}; see `recordings`.")
+        blocks = [self._blocks[name] for name in ids]
+        starts = table["start"].to_numpy(np.int64)
+        last = np.array([block.n_times - count_samples(seconds, block.sfreq) for block in blocks])
+        if outside := np.flatnonzero((starts < 0) | (starts > last[of_block])).tolist():
+            row = table.iloc[outside[0]]
+            raise BergerError(
+                f"{row['recording']}: a window of {seconds:g} s from sample {row['start']} is not "
+                "within the recording."
+            )
+        return WindowDataset(blocks, of_block, starts, seconds)

@@ -1,0 +1,132 @@
+"""Prepare one file: read, preprocess, quantise, stage; runs in a worker."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS, quantise
+from berger.errors import BergerError
+from berger.files import write_json, written_whole
+from berger.preprocessing import PreprocessingConfig, preprocess
+from berger.recordings import RejectedError, read_recording
+
+
+@dataclass(frozen=True)
+class Task:
+    """One file to prepare."""
+
+    recording: str
+    path: Path
+    source_bytes: int
+    config: PreprocessingConfig
+    staging: Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """All that the tables say about one file."""
+
+    row: dict[str, Any]
+    stretches: list[list[int]]
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether it has data in the corpus."""
+        return bool(self.row["status"] == "ok")
+
+    @property
+    def n_elements(self) -> int:
+        """Size of its block in the shard."""
+        return int(self.row["n_times"] * len(self.row["ch_names"]))
+
+    @classmethod
+    def staged(cls, staging: Path, recording: str) -> Self | None:
+        """Return what is staged of a file, if anything."""
+        path = staged_path(staging, recording, ".json")
+        return cls(**json.loads(path.read_bytes())) if path.is_file() else None
+
+
+def stage(task: Task) -> Entry:
+    """Prepare one file into a staged block; a file that cannot be prepared is an entry too."""
+    row: dict[str, Any] = dict.fromkeys(RECORDING_COLUMNS.names)
+    row |= {"recording": task.recording, "source_bytes": task.source_bytes, "status": "ok"}
+    row |= {"n_times": 0, "offset": 0, "seconds_kept": 0.0}
+    stretches: list[tuple[int, int]] = []
+    try:
+        samples, stretches = _prepare_signal(task, row)
+    except Exception as error:  # whatever is wrong with one file, the others go on
+        row["status"] = "rejected" if isinstance(error, RejectedError) else "failed"
+        kind = "" if isinstance(error, BergerError) else f"{type(error).__name__}: "
+        # The id instead of this machine's path: equal contents are equal bytes.
+        reason = f"{kind}{error}".replace(str(task.path), task.recording)
+        row["reason"] = " ".join(reason.split())
+    else:  # a full disk is no fault of the file: outside of `try`
+        block = staged_path(task.staging, task.recording, ".npy")
+        with written_whole(block) as temporary, temporary.open("wb") as file:
+            np.save(file, samples, allow_pickle=False)
+    # After the block: where this stands, the block stands.
+    content = {"row": row, "stretches": stretches}
+    write_json(staged_path(task.staging, task.recording, ".json"), content)
+    return Entry(row, [list(stretch) for stretch in stretches])
+
+
+def _prepare_signal(
+    task: Task, row: dict[str, Any]
+) -> tuple[npt.NDArray[np.int16], list[tuple[int, int]]]:
+    """Return a file's block and usable stretches; put into `row` what is learned on the way."""
+    config = task.config
+    source = read_recording(
+        task.path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+    )
+    row |= {
+        "subject": source.subject,
+        "subject_source": source.subject_source,
+        "session": source.session,
+        "source_sfreq": source.sfreq,
+        "seconds": source.duration,
+        "ch_names": list(source.ch_names),
+        "original_ch_names": list(source.original_ch_names),
+        "kept_out": [asdict(channel) for channel in source.kept_out],
+    }
+    prepared = preprocess(source, config)
+    cleaned = prepared.recording
+    samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
+    dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
+    history = list(prepared.history)
+    if n_dropped:
+        dropped["out of range"] = n_dropped / cleaned.sfreq
+        history.append(
+            f"Dropped {n_dropped} samples beyond ±{LARGEST_VALUE:.0f} µV, which 16 bits in steps "
+            f"of {LARGEST_STEP:g} µV do not hold."
+        )
+    row |= {
+        "sfreq": cleaned.sfreq,
+        "ch_names": list(cleaned.ch_names),
+        "original_ch_names": list(cleaned.original_ch_names),
+        "kept_out": [asdict(channel) for channel in cleaned.kept_out],
+        "offset_seconds": prepared.offset,
+        "dropped": [{"cause": cause, "seconds": seconds} for cause, seconds in dropped.items()],
+        "annotations": [asdict(annotation) for annotation in cleaned.annotations],
+        "history": history,
+    }
+    if not stretches:
+        causes = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in dropped.items())
+        raise RejectedError(f"{task.path}: nothing usable is left ({causes}).")
+    row |= {
+        "n_times": len(samples),
+        "scale": scale.tolist(),
+        "seconds_kept": sum(stop - start for start, stop in stretches) / cleaned.sfreq,
+    }
+    return samples, stretches
+
+
+def staged_path(staging: Path, recording: str, suffix: str) -> Path:
+    """Where a file's block or entry is staged; an id may be no file name."""
+    return staging / (hashlib.sha1(recording.encode(), usedforsecurity=False).hexdigest() + suffix)

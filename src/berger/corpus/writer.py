@@ -1,0 +1,310 @@
+"""Prepare recordings: files → cleaned blocks → shards, tables, manifest.
+
+::
+
+    file ─► read ─► preprocess ─► quantise ─► .staging/<id>.npy, .json   (each file for itself)
+                                                      │ in order of id
+               manifest ◄─ tables ◄─ shards ◄─────────┘
+
+Every arrow ends with a rename, so a preparation that is killed continues where it stood and ends
+with the same bytes. A staged block is removed when the shard that holds it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import filelock
+from tqdm import tqdm
+
+from berger.corpus.executors import map_unordered
+from berger.corpus.format import (
+    LOCK,
+    LOG,
+    MANIFEST,
+    STAGING,
+    CorpusManifest,
+    misfits,
+    read_manifest,
+)
+from berger.corpus.packing import (
+    entries_in_tables,
+    pack,
+    packed_shards,
+    write_tables_and_manifest,
+)
+from berger.corpus.staging import Entry, Task, stage, staged_path
+from berger.errors import BergerError
+from berger.files import write_json
+from berger.preprocessing import PreprocessingConfig
+from berger.recordings import find_recordings
+
+
+class Failure(NamedTuple):
+    """A file without data in the corpus."""
+
+    recording: str
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PreparationSummary:
+    """What a preparation has come to; `str` of it is a sentence or two for the terminal.
+
+    Attributes
+    ----------
+    folder : Path
+        The corpus.
+    prepared : int
+        Files whose rows are new or have changed this time; 0 if there was nothing to do.
+    ok, failed, rejected, subjects : int
+        Recordings by status, and subjects, of the whole corpus.
+    hours : float
+        Usable hours of the whole corpus.
+    seconds : float
+        How long it took.
+    rate : float
+        Seconds of recording prepared per second.
+    failures : tuple of Failure
+        Every failed or rejected file of the corpus.
+    """
+
+    folder: Path
+    prepared: int
+    ok: int
+    failed: int
+    rejected: int
+    subjects: int
+    hours: float
+    seconds: float
+    rate: float
+    failures: tuple[Failure, ...]
+
+    def __str__(self) -> str:
+        content = (
+            f"{self.folder}: {self.ok} recordings of {self.subjects} subjects, {self.hours:.2f} "
+            f"usable hours; {self.failed} failed, {self.rejected} rejected."
+        )
+        if not self.prepared:
+            return f"{content} Nothing to do."
+        work = f"{self.prepared} files in {self.seconds:.1f} s, {self.rate:,.0f} × real time."
+        return f"{content} Prepared {work}"
+
+
+def prepare(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    config: PreprocessingConfig,
+    *,
+    workers: int = 1,
+    progress: bool = True,
+) -> PreparationSummary:
+    """Prepare recordings into a corpus; run again, it continues.
+
+    A finished corpus is extended by the files that are not in it yet: shards are added, those
+    that stand are not touched. Files that failed are tried again. Recordings that are in the
+    corpus but not among `paths` stay.
+
+    The same files and configuration, prepared at once, give the same bytes, but for the log
+    ``prepare.jsonl``.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files and folders, as for `berger.recordings.find_recordings`.
+    out : path
+        The corpus's folder: new, empty or a corpus.
+    config : PreprocessingConfig
+        Must be that of the corpus where one stands.
+    workers : int
+        Number of processes.
+    progress : bool
+        Whether to show a progress bar on stderr.
+
+    Returns
+    -------
+    PreparationSummary
+
+    Raises
+    ------
+    BergerError
+        If `out` holds something else or a corpus of another configuration, another preparation is
+        writing it, a file in it has changed since, or no recording at all is ok.
+    """
+    started = time.perf_counter()
+    found = find_recordings(paths)
+    out = Path(out)
+    with _locked(out):
+        manifest = _begin(out, config)
+        before = entries_in_tables(out, manifest)
+        shards, packed = packed_shards(out, manifest)
+        settled = before | packed
+
+        tasks = _tasks(out, found, settled, config)
+        seconds_read = _process(out, tasks, workers, progress)
+        latest = {name: _latest(out, name, settled) for name, _ in found}
+        entries = settled | {name: entry for name, entry in latest.items() if entry}
+        entries = dict(sorted(entries.items()))
+        if not any(entry.is_ok for entry in entries.values()):
+            shutil.rmtree(out / STAGING)
+            raise _nothing_usable(out, entries)
+
+        unpacked = [entry for entry in entries.values() if entry.is_ok and not entry.row["shard"]]
+        shards += pack(out, unpacked, len(shards))
+        if manifest is None or entries != before or misfits(out, manifest.tables):
+            manifest = write_tables_and_manifest(out, entries, shards, config)
+        shutil.rmtree(out / STAGING)
+    seconds = time.perf_counter() - started
+    return PreparationSummary(
+        folder=out,
+        prepared=sum(entries[task.recording] != before.get(task.recording) for task in tasks),
+        ok=manifest.counts.ok,
+        failed=manifest.counts.failed,
+        rejected=manifest.counts.rejected,
+        subjects=manifest.counts.subjects,
+        hours=manifest.counts.seconds_kept / 3600,
+        seconds=seconds,
+        rate=seconds_read / seconds,
+        failures=_failures(entries),
+    )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Hold the corpus's folder alone, and say so when it cannot be written."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        names = {path.name for path in out.iterdir()}
+        if not names & {MANIFEST, STAGING} and names - {LOCK, LOG}:
+            raise BergerError(f"{out}: is not empty and no corpus; choose another folder.")
+        with filelock.FileLock(out / LOCK, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise BergerError(
+            f"{out}: another preparation is writing this corpus; wait until it has ended."
+        ) from error
+    except OSError as error:
+        raise BergerError(
+            f"{out}: cannot be written ({error}); free space or choose another folder. Run "
+            "again, it continues."
+        ) from error
+
+
+def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
+    """Make sure of the configuration, clear remnants, return the manifest if there is one."""
+    manifest = read_manifest(out) if (out / MANIFEST).exists() else None
+    begun = out / STAGING / "preprocessing.json"
+    standing = None
+    if manifest is not None:
+        if problems := misfits(out, manifest.shards, content=False):
+            raise BergerError(f"{problems[0]}; restore it, or prepare into another folder.")
+        standing = manifest.preprocessing
+    elif begun.is_file():
+        standing = PreprocessingConfig.model_validate_json(begun.read_bytes())
+    elif begun.parent.exists():
+        shutil.rmtree(begun.parent)  # of whatever configuration
+    if standing is not None and standing != config:
+        differences = ", ".join(
+            f"{name} is {there!r} there and {here!r} here"
+            for name, here in config
+            if (there := getattr(standing, name)) != here
+        )
+        raise BergerError(
+            f"{out}: this corpus is of another configuration ({differences}); prepare into "
+            "another folder."
+        )
+    for remnant in out.glob(".*.part"):
+        remnant.unlink()
+    write_json(begun, config.model_dump(mode="json"))
+    return manifest
+
+
+def _tasks(
+    out: Path,
+    found: Sequence[tuple[str, Path]],
+    settled: dict[str, Entry],
+    config: PreprocessingConfig,
+) -> list[Task]:
+    """List the files that are still to be prepared."""
+    tasks = []
+    for recording, path in found:
+        try:
+            source_bytes = path.stat().st_size
+        except OSError:
+            source_bytes = 0  # reading it will fail and say why
+        entry = _latest(out, recording, settled)
+        same = entry is not None and entry.row["source_bytes"] == source_bytes
+        if recording in settled and settled[recording].is_ok and not same:
+            raise BergerError(
+                f"{path}: has changed since it was prepared into {out}; restore the file, or "
+                "prepare into another folder."
+            )
+        if not same or entry is None or entry.row["status"] == "failed":
+            tasks.append(Task(recording, path, source_bytes, config, out / STAGING))
+    return tasks
+
+
+def _latest(out: Path, recording: str, settled: dict[str, Entry]) -> Entry | None:
+    """Return the entry of a file: that with data in a shard, else the staged, else any."""
+    entry = settled.get(recording)
+    if entry is not None and entry.is_ok:
+        return entry
+    staging = out / STAGING
+    staged = Entry.staged(staging, recording)
+    if staged is None or (staged.is_ok and not staged_path(staging, recording, ".npy").is_file()):
+        return entry
+    return staged
+
+
+def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> float:
+    """Stage all files, show and log how it goes; return the seconds of recording read."""
+    started = time.perf_counter()
+    size = {task.recording: task.source_bytes for task in tasks}
+    seconds, n_unusable = 0.0, 0
+    with (
+        tqdm(
+            total=sum(size.values()),
+            desc="prepare",
+            unit="B",
+            unit_scale=True,
+            disable=not progress or not tasks,
+        ) as bar,
+        closing(map_unordered(stage, tasks, workers)) as entries,
+    ):
+        for n_done, entry in enumerate(entries, 1):
+            row = entry.row
+            seconds += row["seconds"] or 0
+            n_unusable += not entry.is_ok
+            rate = seconds / (time.perf_counter() - started)
+            bar.set_postfix_str(
+                f"{n_done}/{len(tasks)} files, {rate:,.0f} × real time, {n_unusable} unusable",
+                refresh=False,
+            )
+            bar.update(size[row["recording"]])
+            line = {name: row[name] for name in ("recording", "status", "reason", "seconds")}
+            line["at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+            with (out / LOG).open("a", encoding="utf-8") as log:
+                log.write(json.dumps(line) + "\n")
+    return seconds
+
+
+def _failures(entries: dict[str, Entry]) -> tuple[Failure, ...]:
+    """List the files without data."""
+    rows = (entry.row for entry in entries.values() if not entry.is_ok)
+    return tuple(Failure(row["recording"], row["status"], row["reason"]) for row in rows)
+
+
+def _nothing_usable(out: Path, entries: dict[str, Entry]) -> BergerError:
+    """Say why no recording could be prepared."""
+    failures = _failures(entries)
+    reasons = " ".join(failure.reason for failure in failures[:3])
+    more = f" All reasons are in {out / LOG}." if len(failures) > 3 else ""
+    return BergerError(f"none of {len(failures)} files could be prepared: {reasons}{more}")

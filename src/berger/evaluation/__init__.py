@@ -1,0 +1,1 @@
+"""Produce honest numbers: protocol, metrics, statistics, baselines."""

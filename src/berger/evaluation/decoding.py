@@ -1,0 +1,276 @@
+"""Adapt a checkpoint to a labelled task and test it on people that it was not adapted on."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field
+
+from berger.adaptation.probe import LinearProbe, embed_windows, fit_probe
+from berger.configuration import Config
+from berger.corpus import Corpus, WindowDataset, open_corpus, prepare
+from berger.errors import BergerError
+from berger.evaluation.baselines import Array, band_power_features, logistic_regression
+from berger.evaluation.protocol import Tested, cross_validate, make_folds, summarise
+from berger.files import write_json, written_whole
+from berger.models import Classifier, ClassifierConfig, SpecHiNet, load_checkpoint
+from berger.models.heads import Pooling
+from berger.tasks import TaskConfig, labelled_windows, preparation
+from berger.training.log import run_record
+
+PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
+Baseline = Literal["band power + logistic regression", "same network, random weights", "chance"]
+PROBE: Final = "frozen probe"
+BAND_POWER: Final = "band power + logistic regression"
+RANDOM: Final = "same network, random weights"
+CHANCE: Final = "chance"
+
+
+class AdaptationConfig(Config):
+    """How a checkpoint is adapted and tested.
+
+    Attributes
+    ----------
+    strategy : {"frozen probe"}
+        The encoder stays as it is; a logistic regression reads its features.
+    pooling : {"mean", "electrodes"}
+        Features of a window; "electrodes" keeps each electrode's own and needs one montage.
+    penalties : tuple of float
+        Strengths of the L2 penalty from which the validation people choose.
+    n_folds : int, optional
+        Folds by person; default: the task's.
+    validation_share : float
+        Share of the people outside the test fold by whom the penalty is chosen.
+    baselines : tuple of str
+        What is run beside it on the same folds.
+    batch_size : int
+        Windows that the encoder sees at once.
+    seed : int
+        Of folds, random weights and bootstrap.
+    """
+
+    strategy: Literal["frozen probe"] = "frozen probe"
+    pooling: Pooling = "mean"
+    penalties: tuple[float, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    n_folds: int | None = Field(None, ge=2)
+    validation_share: float = Field(0.25, gt=0, lt=1)
+    baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
+    batch_size: int = Field(64, ge=1)
+    seed: int = 0
+
+
+def adapt(
+    config: AdaptationConfig,
+    checkpoint: Path,
+    task: TaskConfig,
+    out: Path,
+    *,
+    data: list[Path] | None = None,
+    corpus_folder: Path | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    workers: int = 1,
+    quiet: bool = False,
+) -> pd.DataFrame:
+    """Adapt a pretrained encoder to a task and test it, folds by person.
+
+    Parameters
+    ----------
+    config : AdaptationConfig
+    checkpoint : Path
+        Folder of a pretrained SpecHi-Net.
+    task : TaskConfig
+    out : Path
+        The run's folder: ``predictions.parquet``, ``results.parquet``, ``checkpoint/`` (encoder
+        and a head fitted to everybody), ``config.yaml``, ``run.json``.
+    data : list of Path, optional
+        The task's recordings; they are prepared into ``out/corpus`` as the checkpoint expects.
+    corpus_folder : Path, optional
+        A corpus made from them already; one of both is needed.
+    device : {"auto", "cpu", "cuda"}
+    workers : int
+        Processes that prepare recordings.
+    quiet : bool
+        No progress bars.
+
+    Returns
+    -------
+    DataFrame
+        The rows of ``results.parquet``.
+
+    Raises
+    ------
+    BergerError
+        If checkpoint, task and recordings do not fit together, or `out` holds another run.
+    """
+    began = time.monotonic()
+    if (out / RESULTS_FILE).exists():
+        raise BergerError(f"{out}: holds a finished run; choose another folder.")
+    encoder = load_checkpoint(checkpoint)
+    if not isinstance(encoder, SpecHiNet):
+        raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
+    corpus = _task_corpus(task, encoder, out, data, corpus_folder, workers, quiet)
+    table = labelled_windows(task, corpus)
+    windows = corpus.windows_at(table, task.window_seconds)
+    classes = task.classes
+    subjects = sorted(set(table["subject"]))
+    seen = set(encoder.provenance.get("subjects", {}).get("train", ())) & set(subjects)
+    folds = make_folds(
+        subjects,
+        min(config.n_folds or task.n_folds, len(subjects)),
+        config.validation_share,
+        config.seed,
+    )
+
+    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+    features = {PROBE: _embed(encoder.to(place), windows, config, quiet)}
+    if RANDOM in config.baselines:
+        torch.manual_seed(config.seed)
+        random = SpecHiNet(encoder.config, encoder.contract).to(place)
+        features[RANDOM] = _embed(random, windows, config, quiet)
+    if BAND_POWER in config.baselines:
+        features[BAND_POWER] = band_power_features(windows, _common_electrodes(windows))
+    if CHANCE in config.baselines:
+        features[CHANCE] = np.zeros((len(table), 1))
+
+    tested = {}
+    for name, values in features.items():
+        fit = _fit_band_power if name == BAND_POWER else _probe_fitter(len(classes))
+        penalties = (1.0,) if name == CHANCE else config.penalties
+        tested[name] = cross_validate(name, table, values, classes, folds, fit, penalties)
+    predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
+    predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
+    sfreq = corpus.manifest.preprocessing.sfreq
+    predictions["start"] = predictions["start"] / sfreq
+    results = summarise(predictions, classes, config.seed)
+
+    record = run_record() | {
+        "kind": "adaptation",
+        "seed": config.seed,
+        "device": str(place),
+        "task": {
+            **task.model_dump(mode="json", exclude={"labels"}),
+            "classes": list(classes),
+        },
+        "checkpoint": {
+            "name": str(encoder.config.name),
+            "n_parameters": encoder.n_parameters,
+            "trained_parameters": (features[PROBE].shape[1] + 1) * len(classes),
+            "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
+            "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
+        },
+        "corpus": {"id": corpus.manifest.id, "hours": corpus.hours},
+        "folds": [vars(fold) for fold in folds],
+        "penalties": {name: model.penalties for name, model in tested.items()},
+        "seen_in_pretraining": sorted(seen),
+    }
+    _save_classifier(encoder, features[PROBE], table, tested[PROBE], task, config, out, record)
+    with written_whole(out / "config.yaml") as temporary:
+        temporary.write_text(
+            yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
+        )
+    write_json(out / "run.json", record | {"wall_seconds": round(time.monotonic() - began, 1)})
+    for name, content in ((PREDICTIONS_FILE, predictions), (RESULTS_FILE, results)):
+        with written_whole(out / name) as temporary:
+            content.to_parquet(temporary, index=False)
+    return results
+
+
+def format_results(results: pd.DataFrame) -> str:
+    """Return the numbers over all folds as a table to print."""
+    lines = [f"{'balanced accuracy':>52}   95 % interval   AUROC"]
+    for row in results[results["fold"] == 0].itertuples():
+        interval = f"{row.balanced_accuracy_low:.3f} to {row.balanced_accuracy_high:.3f}"
+        who = f"{row.model}, {row.people}" if row.people != "all" else row.model
+        lines.append(f"{who:<46} {row.balanced_accuracy:.3f}  {interval}   {row.auroc:.3f}")
+    return "\n".join(lines)
+
+
+def _task_corpus(
+    task: TaskConfig,
+    encoder: SpecHiNet,
+    out: Path,
+    data: list[Path] | None,
+    corpus_folder: Path | None,
+    workers: int,
+    quiet: bool,
+) -> Corpus:
+    """Open the task's corpus, or prepare it as the encoder's own corpus was prepared."""
+    if corpus_folder is None:
+        contract = encoder.contract.preprocessing
+        if not data or contract is None:
+            raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
+        corpus_folder = out / "corpus"
+        prepare(
+            data, corpus_folder, preparation(task, contract), workers=workers, progress=not quiet
+        )
+    return open_corpus(corpus_folder)
+
+
+def _embed(
+    encoder: SpecHiNet, windows: WindowDataset, config: AdaptationConfig, quiet: bool
+) -> Array:
+    if config.pooling == "electrodes" and len({block.ch_names for block in windows.blocks}) > 1:
+        raise BergerError(
+            "pooling: electrodes needs one montage, but the recordings have several; use "
+            "pooling: mean, or prepare them with the same ch_names."
+        )
+    return embed_windows(
+        encoder, windows, config.pooling, batch_size=config.batch_size, quiet=quiet
+    )
+
+
+def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
+    """Electrodes that every recording has, in the order of the first."""
+    montages = [block.ch_names for block in windows.blocks]
+    common = set(montages[0]).intersection(*montages[1:])
+    if not common:
+        raise BergerError(
+            "the recordings share no electrode, which band power needs; leave it out of baselines."
+        )
+    return tuple(name for name in montages[0] if name in common)
+
+
+def _probe_fitter(n_outputs: int) -> Any:
+    return lambda x, y, penalty: fit_probe(x, y, n_outputs, penalty).probabilities
+
+
+def _fit_band_power(features: Array, labels: Any, penalty: float) -> Any:
+    return logistic_regression(penalty, len(labels)).fit(features, labels).predict_proba
+
+
+def _save_classifier(
+    encoder: SpecHiNet,
+    features: Array,
+    table: pd.DataFrame,
+    tested: Tested,
+    task: TaskConfig,
+    config: AdaptationConfig,
+    out: Path,
+    record: dict[str, Any],
+) -> None:
+    """Fit the head to everybody, with the median of the folds' penalties, and save both."""
+    labels = table["label"].map({name: i for i, name in enumerate(task.classes)}).to_numpy()
+    penalty = statistics.median_low(tested.penalties)
+    probe: LinearProbe = fit_probe(features, labels, len(task.classes), penalty)
+    n_chans = features.shape[1] // encoder.embed_dim
+    classifier = Classifier(
+        ClassifierConfig(
+            encoder=encoder.config,
+            pooling=config.pooling,
+            n_chans=n_chans if config.pooling == "electrodes" else None,
+            classes=task.classes,
+        ),
+        encoder.contract.model_copy(update={"window_seconds": task.window_seconds}),
+    )
+    classifier.encoder.load_state_dict(encoder.state_dict())
+    with torch.no_grad():
+        classifier.head.weight.copy_(probe.weight)
+        classifier.head.bias.copy_(probe.bias)
+    classifier.save_checkpoint(out / "checkpoint", record)

@@ -1,0 +1,163 @@
+"""One protocol for every model: folds by person, choices on validation people, one test read.
+
+In each fold the people are split three ways. A model's only choice, the strength of its penalty,
+is made by the balanced accuracy on the validation people; it is then fitted to training and
+validation people together and applied to the test people once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from berger.corpus import split_subjects, subject_folds
+from berger.evaluation.metrics import score_predictions
+from berger.evaluation.statistics import balanced_accuracy_interval
+
+Array = npt.NDArray[np.float64]
+Probabilities = Callable[[Array], Array]
+"""Features (n_windows, n_features) → class probabilities (n_windows, n_outputs)."""
+Fit = Callable[[Array, npt.NDArray[np.int64], float], Probabilities]
+"""Features, labels, penalty → a fitted model."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """People of one fold; disjoint by construction."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def make_folds(
+    subjects: Sequence[str], n_folds: int, validation_share: float, seed: int
+) -> list[Fold]:
+    """Split people into folds such that everybody is tested once.
+
+    Parameters
+    ----------
+    subjects : sequence of str
+    n_folds : int
+        At most the number of people, which leaves one out each time.
+    validation_share : float
+        Share of the people outside the test set by whom choices are made.
+    seed : int
+    """
+    folds = []
+    for test in subject_folds(subjects, n_folds, seed):
+        others = sorted(set(subjects) - set(test))
+        shares = {"train": 1 - validation_share, "validation": validation_share}
+        parts = split_subjects(others, shares, seed)
+        folds.append(Fold(parts["train"], parts["validation"], tuple(test)))
+    return folds
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A model's predictions on all test people and the penalty that each fold chose."""
+
+    predictions: pd.DataFrame
+    penalties: tuple[float, ...]
+
+
+def cross_validate(
+    name: str,
+    windows: pd.DataFrame,
+    features: Array,
+    classes: tuple[str, ...],
+    folds: Sequence[Fold],
+    fit: Fit,
+    penalties: Sequence[float],
+) -> Tested:
+    """Run the protocol for one model.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for the tables.
+    windows : DataFrame
+        ``recording, subject, start, label``; one row for each row of `features`.
+    features : ndarray, shape (n_windows, n_features)
+    classes : tuple of str
+    folds : sequence of Fold
+    fit : callable
+    penalties : sequence of float
+        What may be chosen.
+    """
+    labels = windows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
+    subject = windows["subject"].to_numpy()
+    tables, chosen = [], []
+    for number, fold in enumerate(folds, start=1):
+        train, validation, test = (
+            np.isin(subject, part) for part in (fold.train, fold.validation, fold.test)
+        )
+        watched = windows[validation]
+
+        def quality(penalty: float) -> float:
+            model = fit(features[train], labels[train], penalty)  # noqa: B023
+            table = _predictions(watched, model(features[validation]), classes)  # noqa: B023
+            return score_predictions(table, classes)["balanced_accuracy"]
+
+        penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
+        known = train | validation
+        probabilities = fit(features[known], labels[known], penalty)(features[test])
+        table = _predictions(windows[test], probabilities, classes)
+        tables.append(table.assign(model=name, fold=number))
+        chosen.append(penalty)
+    return Tested(pd.concat(tables, ignore_index=True), tuple(chosen))
+
+
+def _predictions(
+    windows: pd.DataFrame, probabilities: Array, classes: tuple[str, ...]
+) -> pd.DataFrame:
+    table = windows[["subject", "recording", "start"]].assign(truth=windows["label"])
+    table["prediction"] = np.array(classes)[probabilities.argmax(1)]
+    for index, label in enumerate(classes):
+        table[f"score_{label}"] = probabilities[:, index]
+    return table
+
+
+def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) -> pd.DataFrame:
+    """Score every model, over all folds together and fold by fold.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Of `cross_validate`, with a column ``seen_in_pretraining``.
+
+    Returns
+    -------
+    DataFrame
+        One row per ``model``, ``people`` ("all" or "unseen in pretraining") and ``fold`` (0 = all
+        folds together, with the bootstrap interval over people).
+    """
+    groups = {"all": predictions}
+    if predictions["seen_in_pretraining"].any() and not predictions["seen_in_pretraining"].all():
+        groups["unseen in pretraining"] = predictions[~predictions["seen_in_pretraining"]]
+    rows: list[dict[str, Any]] = []
+    for people, table in groups.items():
+        for model, own in table.groupby("model", sort=False):
+            for fold, part in [(0, own), *own.groupby("fold")]:
+                low, high = (
+                    balanced_accuracy_interval(part, classes, seed)
+                    if fold == 0
+                    else (np.nan, np.nan)
+                )
+                rows.append(
+                    {
+                        "model": model,
+                        "people": people,
+                        "fold": fold,
+                        "n_subjects": part["subject"].nunique(),
+                        "n_windows": len(part),
+                    }
+                    | score_predictions(part, classes)
+                    | {"balanced_accuracy_low": low, "balanced_accuracy_high": high}
+                )
+    return pd.DataFrame(rows)

@@ -1,0 +1,213 @@
+"""Use a trained model on new recordings: embeddings, predictions, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from berger.errors import BergerError
+from berger.files import written_whole
+from berger.models import Classifier, EEGModel, SpecHiNet, load_checkpoint
+from berger.models.heads import pooled_features
+from berger.preprocessing import preprocess
+from berger.recordings import find_recordings, read_recording
+
+FAILURES_FILE = "failures.csv"
+
+
+@dataclass(frozen=True, eq=False)
+class CutRecording:
+    """A recording as the model expects it, cut into windows.
+
+    Attributes
+    ----------
+    recording : str
+        Id.
+    path : Path
+        The source file.
+    starts : ndarray, shape (n_windows,)
+        Seconds from the file's first sample.
+    usable : ndarray of bool, shape (n_windows,)
+        False where preprocessing would have rejected the window.
+    windows : Tensor, float32, shape (n_windows, n_chans, n_times)
+        Microvolts.
+    """
+
+    recording: str
+    path: Path
+    starts: npt.NDArray[np.float64]
+    usable: npt.NDArray[np.bool_]
+    windows: torch.Tensor
+
+
+def embed(
+    checkpoint: Path, paths: Sequence[Path], out: Path, *, quiet: bool = False
+) -> pd.DataFrame:
+    """Write one row of features per window.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        A pretrained or an adapted one; only its encoder is used.
+    paths : sequence of Path
+        Recordings or folders.
+    out : Path
+        Parquet file: ``recording, start`` (s), ``usable``, ``feature_0`` …
+    quiet : bool
+        No progress bar.
+
+    Returns
+    -------
+    DataFrame
+        The failures, ``recording, reason``; written beside `out` if there are any.
+
+    Raises
+    ------
+    BergerError
+        If no recording could be used.
+    """
+    model = load_checkpoint(checkpoint)
+    encoder = model.encoder if isinstance(model, Classifier) else model
+    if not isinstance(encoder, SpecHiNet):
+        raise BergerError(f"{checkpoint}: holds no encoder that can embed.")
+    tables = []
+    failures: list[tuple[str, str]] = []
+    for cut in _cut_recordings(model, paths, failures, quiet):
+        features = _by_batch(lambda x: pooled_features(encoder, x, "mean"), cut.windows)
+        columns = [f"feature_{i}" for i in range(features.shape[1])]
+        table = pd.DataFrame(features, columns=columns)
+        table.insert(0, "recording", cut.recording)
+        table.insert(1, "start", cut.starts)
+        table.insert(2, "usable", cut.usable)
+        tables.append(table)
+    _raise_if_none(tables, failures)
+    with written_whole(out) as temporary:
+        pd.concat(tables, ignore_index=True).to_parquet(temporary, index=False)
+    return _write_failures(failures, out.parent / f"{out.stem}-{FAILURES_FILE}")
+
+
+def predict(
+    checkpoint: Path, paths: Sequence[Path], out: Path, *, quiet: bool = False
+) -> pd.DataFrame:
+    """Write, per file, a table of scores and annotations that EDF+ viewers open.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        An adapted one.
+    paths : sequence of Path
+        Recordings or folders.
+    out : Path
+        Folder: for each recording ``<id>.csv`` with ``start`` (s), ``duration`` (s), ``usable``,
+        ``prediction``, ``score_<class>``, and ``<id>_annotations.csv`` with ``onset, duration,
+        description`` of the usable windows, which `mne.read_annotations` reads.
+    quiet : bool
+        No progress bar.
+
+    Returns
+    -------
+    DataFrame
+        The failures, ``recording, reason``.
+
+    Raises
+    ------
+    BergerError
+        If the checkpoint has no classes or no recording could be used.
+    """
+    model = load_checkpoint(checkpoint)
+    if not isinstance(model, Classifier):
+        raise BergerError(f"{checkpoint}: is not adapted to a task; run `berger adapt` first.")
+    classes = model.config.classes
+    seconds = model.contract.window_seconds
+    done = []
+    failures: list[tuple[str, str]] = []
+    for cut in _cut_recordings(model, paths, failures, quiet):
+        scores = _by_batch(lambda x: model(x).softmax(-1), cut.windows)
+        table = pd.DataFrame({"start": cut.starts, "duration": seconds, "usable": cut.usable})
+        table["prediction"] = np.array(classes)[scores.argmax(1)]
+        for index, name in enumerate(classes):
+            table[f"score_{name}"] = scores[:, index]
+        stem = str(Path(cut.recording).with_suffix("")).replace("/", "_")
+        annotations = table[table["usable"]].rename(
+            columns={"start": "onset", "prediction": "description"}
+        )[["onset", "duration", "description"]]
+        for name, content in ((f"{stem}.csv", table), (f"{stem}_annotations.csv", annotations)):
+            with written_whole(out / name) as temporary:
+                content.to_csv(temporary, index=False)
+        done.append(table)
+    _raise_if_none(done, failures)
+    return _write_failures(failures, out / FAILURES_FILE)
+
+
+def _cut_recordings(
+    model: EEGModel, paths: Sequence[Path], failures: list[tuple[str, str]], quiet: bool
+) -> Iterator[CutRecording]:
+    """Prepare recordings as the model's corpus was; what cannot be used goes to `failures`."""
+    contract = model.contract
+    if contract.preprocessing is None or contract.window_seconds is None:
+        raise BergerError("the checkpoint does not say how its recordings were prepared.")
+    # people who want to use a model want every window; what training would have left out is marked
+    config = contract.preprocessing.model_copy(
+        update={"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
+    )
+    for recording_id, path in tqdm(find_recordings(list(paths)), unit="file", disable=quiet):
+        try:
+            recording = read_recording(
+                path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+            )
+            prepared = preprocess(recording, config)
+            contract.check(prepared.recording.sfreq, prepared.recording.ch_names, path)
+        except BergerError as error:
+            failures.append((recording_id, str(error)))
+            continue
+        signal, sfreq = prepared.recording.signal, prepared.recording.sfreq
+        n_times = round(contract.window_seconds * sfreq)
+        starts = np.arange(0, signal.shape[1] - n_times + 1, n_times)
+        if not len(starts):
+            failures.append(
+                (recording_id, f"shorter than a window of {contract.window_seconds:g} s")
+            )
+            continue
+        stretches = np.array(prepared.stretches).reshape(-1, 2)
+        inside = (stretches[:, 0] <= starts[:, None]) & (
+            starts[:, None] + n_times <= stretches[:, 1]
+        )
+        windows = np.stack([signal[:, start : start + n_times] for start in starts])
+        yield CutRecording(
+            recording=recording_id,
+            path=path,
+            starts=starts / sfreq + prepared.offset,
+            usable=np.asarray(inside.any(1)),
+            windows=torch.from_numpy(windows).float(),
+        )
+
+
+@torch.inference_mode()
+def _by_batch(
+    function: Callable[[torch.Tensor], torch.Tensor], windows: torch.Tensor, batch_size: int = 64
+) -> npt.NDArray[np.float32]:
+    rows = [function(batch) for batch in torch.split(windows, batch_size)]
+    result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
+    return result
+
+
+def _raise_if_none(done: Sequence[object], failures: Sequence[tuple[str, str]]) -> None:
+    if not done:
+        name, reason = failures[0]
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        raise BergerError(f"no recording could be used: {name}: {reason}{more}")
+
+
+def _write_failures(failures: list[tuple[str, str]], path: Path) -> pd.DataFrame:
+    table = pd.DataFrame(failures, columns=["recording", "reason"])
+    if failures:
+        with written_whole(path) as temporary:
+            table.to_csv(temporary, index=False)
+    return table

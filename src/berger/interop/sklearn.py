@@ -1,0 +1,98 @@
+"""A checkpoint behind scikit-learn's interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from berger.adaptation.probe import fit_probe
+from berger.errors import BergerError
+from berger.models import Classifier, SpecHiNet, load_checkpoint
+from berger.models.heads import Pooling, pooled_features
+
+Array = npt.NDArray[Any]
+
+
+class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Frozen encoder with a logistic regression.
+
+    Parameters
+    ----------
+    checkpoint : path
+        Folder of a pretrained (or adapted) model; only its encoder is used.
+    pooling : {"mean", "electrodes"}
+        Features of a window: mean over electrodes, or each electrode's own.
+    penalty : float
+        Strength of the L2 penalty.
+    batch_size : int
+        Windows that the encoder sees at once.
+
+    Attributes
+    ----------
+    classes_ : ndarray
+        Labels found by `fit`.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path,
+        pooling: Pooling = "mean",
+        penalty: float = 1e-2,
+        batch_size: int = 64,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.pooling = pooling
+        self.penalty = penalty
+        self.batch_size = batch_size
+
+    def fit(self, X: Array, y: Array) -> Self:
+        """Fit the regression.
+
+        Parameters
+        ----------
+        X : array, shape (n_windows, n_chans, n_times)
+            Microvolts, at the rate and filtered as the checkpoint's contract says.
+        y : array, shape (n_windows,)
+            Labels.
+        """
+        check_classification_targets(y)
+        self.classes_, labels = np.unique(y, return_inverse=True)
+        self._probe = fit_probe(self.transform(X), labels, len(self.classes_), self.penalty)
+        return self
+
+    def transform(self, X: Array) -> Array:
+        """Return the encoder's features (n_windows, n_features)."""
+        signal = torch.as_tensor(np.asarray(X), dtype=torch.float32)
+        if signal.ndim != 3:
+            raise BergerError(
+                f"X has the shape {tuple(signal.shape)}; give (n_windows, n_chans, n_times) in µV."
+            )
+        encoder = self._encoder()
+        with torch.inference_mode():
+            batches = torch.split(signal, self.batch_size)
+            rows = [pooled_features(encoder, batch, self.pooling) for batch in batches]
+        return torch.cat(rows).double().numpy()
+
+    def predict_proba(self, X: Array) -> Array:
+        """Return class probabilities (n_windows, n_classes), columns as in `classes_`."""
+        check_is_fitted(self, "classes_")
+        return self._probe.probabilities(self.transform(X))
+
+    def predict(self, X: Array) -> Array:
+        """Return the most probable label of each window."""
+        labels: Array = self.classes_[self.predict_proba(X).argmax(1)]
+        return labels
+
+    def _encoder(self) -> SpecHiNet:
+        model = load_checkpoint(self.checkpoint)
+        encoder = model.encoder if isinstance(model, Classifier) else model
+        if not isinstance(encoder, SpecHiNet):
+            raise BergerError(f"{self.checkpoint}: holds no encoder that can embed.")
+        return encoder

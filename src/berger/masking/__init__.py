@@ -1,0 +1,1 @@
+"""Decide what is hidden from a model."""

@@ -1,0 +1,104 @@
+"""What every model shares: its contract with the signal, its features, saving and loading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from berger.checkpoints import write_checkpoint
+from berger.configuration import Config
+from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
+
+
+class InputContract(Config):
+    """What a trained model expects of its input.
+
+    Attributes
+    ----------
+    sfreq : float
+        Sampling rate in Hz.
+    unit : str
+        Unit of the signal.
+    ch_names : tuple of str, optional
+        Electrodes, in this order; None for any montage.
+    window_seconds : float, optional
+        Length of the windows that the model was trained on.
+    preprocessing : PreprocessingConfig, optional
+        How the corpus was prepared that the model was trained on.
+    """
+
+    sfreq: float
+    unit: Literal["µV"] = "µV"
+    ch_names: tuple[str, ...] | None = None
+    window_seconds: float | None = None
+    preprocessing: PreprocessingConfig | None = None
+
+    def check(self, sfreq: float, ch_names: tuple[str, ...], source: object) -> None:
+        """Raise BergerError unless a signal's rate and electrodes are the model's."""
+        if sfreq != self.sfreq:
+            raise BergerError(
+                f"{source}: sampled at {sfreq:g} Hz, but the model was made for {self.sfreq:g} Hz; "
+                f"prepare the recordings with sfreq: {self.sfreq:g}."
+            )
+        if self.ch_names is not None and ch_names != self.ch_names:
+            raise BergerError(
+                f"{source}: has the electrodes {' '.join(ch_names)}, but the model was made for "
+                f"{' '.join(self.ch_names)} in this order; prepare the recordings with these."
+            )
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder knows of a window.
+
+    Attributes
+    ----------
+    tokens : Tensor, shape (batch, n_tokens, dim)
+        Channel-major: all steps of the first electrode, then of the second, …
+    summary : Tensor, shape (batch, dim)
+        Mean over the tokens.
+    """
+
+    tokens: Tensor
+    summary: Tensor
+
+
+class EEGModel(nn.Module):
+    """Base of every model: a configuration, a contract, and a way to disk.
+
+    Parameters
+    ----------
+    config : Config
+        From which the same model can be built again.
+    contract : InputContract
+        What it expects of its input.
+    """
+
+    provenance: Mapping[str, Any] = {}
+    """What a loaded model was made from; empty for a new one."""
+
+    def __init__(self, config: Config, contract: InputContract) -> None:
+        super().__init__()
+        self.config = config
+        self.contract = contract
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trainable values."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save_checkpoint(
+        self, folder: str | Path, provenance: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write the model as a checkpoint folder; `berger.load_checkpoint` reads it back."""
+        config = {
+            "model": self.config.model_dump(mode="json"),
+            "contract": self.contract.model_dump(mode="json"),
+        }
+        made_from = self.provenance if provenance is None else provenance
+        write_checkpoint(Path(folder), config, self.state_dict(), made_from)

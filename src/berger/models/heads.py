@@ -1,0 +1,92 @@
+"""What stands behind an encoder to answer a question about a window."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from berger.configuration import Config
+from berger.models.contract import EEGModel, InputContract
+from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
+
+Pooling = Literal["mean", "electrodes"]
+"""Features of a window: their mean over electrodes and steps, or one mean for each electrode."""
+
+
+class ClassifierConfig(Config):
+    """An encoder with a linear head.
+
+    Attributes
+    ----------
+    encoder : SpecHiNetConfig
+    pooling : {"mean", "electrodes"}
+        "electrodes" keeps each electrode's own features and so needs a fixed montage.
+    n_chans : int, optional
+        Number of electrodes; needed for "electrodes".
+    classes : tuple of str
+        Names of the classes, in the order of the outputs.
+    """
+
+    name: Literal["classifier"] = "classifier"
+    encoder: SpecHiNetConfig
+    pooling: Pooling = "mean"
+    n_chans: int | None = None
+    classes: tuple[str, ...]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+
+class Classifier(EEGModel):
+    """Encoder, pooling, linear head.
+
+    Parameters
+    ----------
+    config : ClassifierConfig
+    contract : InputContract, optional
+    """
+
+    config: ClassifierConfig
+
+    def __init__(self, config: ClassifierConfig, contract: InputContract | None = None) -> None:
+        super().__init__(config, contract or InputContract(sfreq=config.encoder.sfreq))
+        self.encoder = SpecHiNet(config.encoder)
+        width = self.encoder.embed_dim
+        if config.pooling == "electrodes":
+            width *= config.n_chans or 1
+        self.head = nn.Linear(width, config.n_outputs)
+
+    def forward_features(self, signal: Tensor) -> Tensor:
+        """Pooled features (batch, width) of windows (batch, n_chans, n_times) in microvolts."""
+        return pooled_features(self.encoder, signal, self.config.pooling)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Logits (batch, n_outputs) of windows (batch, n_chans, n_times) in microvolts."""
+        logits: Tensor = self.head(self.forward_features(signal))
+        return logits
+
+
+def pooled_features(encoder: SpecHiNet, signal: Tensor, pooling: Pooling) -> Tensor:
+    """Features of windows, one row each.
+
+    Parameters
+    ----------
+    encoder : SpecHiNet
+    signal : Tensor, shape (batch, n_chans, n_times)
+        Microvolts.
+    pooling : {"mean", "electrodes"}
+
+    Returns
+    -------
+    Tensor, shape (batch, embed_dim) or (batch, n_chans · embed_dim)
+    """
+    features = encoder.forward_features(signal)
+    if pooling == "mean":
+        return features.summary
+    n_chans = signal.shape[1]
+    per_electrode = rearrange(features.tokens, "b (chans t) dim -> b chans t dim", chans=n_chans)
+    return per_electrode.mean(2).flatten(1)

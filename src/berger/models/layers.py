@@ -1,0 +1,83 @@
+"""Layers that several models share: rotary positions and attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+def rotate(x: Tensor, times: Tensor, base: float = 10_000.0) -> Tensor:
+    """Turn adjacent pairs of the last axis by angles proportional to real-valued times.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, n_heads, n_tokens, dim)
+        `dim` even.
+    times : Tensor, shape (batch, n_tokens)
+        Position of each token, in any unit of time.
+    base : float
+        Pair i turns by times · base^(−2i/dim).
+
+    Returns
+    -------
+    Tensor, shape (batch, n_heads, n_tokens, dim)
+        Dot products of two turned vectors depend on the difference of their times only
+        (Su et al. 2021, arXiv 2104.09864, section 3.2).
+    """
+    dim = x.shape[-1]
+    # angles of large times need more digits than half precision has
+    exact = torch.promote_types(x.dtype, torch.float32)
+    speed = base ** (-torch.arange(0, dim, 2, device=x.device, dtype=exact) / dim)
+    angle = times[:, None, :, None].to(exact) * speed
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1).flatten(-2)
+
+
+class RotaryAttentionLayer(nn.Module):
+    """SpecHi-Net's attention layer (arXiv 2603.16739): post-norm, with the residual around q.
+
+        q = W_in x;  y = Norm(q + attention(q, W_k x, W_v x));  out = Norm(y + FFN(y))
+
+    Parameters
+    ----------
+    dim : int
+        Width of the tokens.
+    n_heads : int
+    dim_feedforward : int
+    dropout : float
+        Inside the feed-forward part and on both residual branches.
+    """
+
+    def __init__(self, dim: int, n_heads: int, dim_feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm_attention = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_feedforward = nn.LayerNorm(dim, eps=1e-6)
+        self.feedforward = nn.Sequential(
+            nn.Linear(dim, dim_feedforward),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(dim_feedforward, dim),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, times: Tensor) -> Tensor:
+        """Map tokens (batch, n_tokens, dim) at times (batch, n_tokens) to the same shape."""
+        query = self.query(tokens)
+        q, k, v = (
+            rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.n_heads)
+            for x in (query, self.key(tokens), self.value(tokens))
+        )
+        # never materialises the (n_tokens, n_tokens) scores
+        attended = F.scaled_dot_product_attention(rotate(q, times), rotate(k, times), v)
+        joined = rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
+        y = self.norm_attention(query + self.dropout(self.out(joined)))
+        out: Tensor = self.norm_feedforward(y + self.dropout(self.feedforward(y)))
+        return out

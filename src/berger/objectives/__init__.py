@@ -1,0 +1,1 @@
+"""Say what is learned: masks, targets, losses."""

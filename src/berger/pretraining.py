@@ -1,0 +1,277 @@
+"""Compose one pretraining run: corpus, model, objective, training, and a look at the result."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from pydantic import Field
+
+from berger.configuration import Config, differences
+from berger.corpus import WindowDataset, open_corpus, split_subjects
+from berger.errors import BergerError
+from berger.files import write_json, written_whole
+from berger.models import InputContract, SpecHiNet, SpecHiNetConfig
+from berger.objectives.restoration import Restoration, RestorationConfig
+from berger.spectral import band_powers
+from berger.training.log import run_record
+from berger.training.loop import TrainingConfig, fit
+
+CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
+RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
+
+
+class PretrainingConfig(Config):
+    """One pretraining run.
+
+    Attributes
+    ----------
+    model : SpecHiNetConfig
+    objective : RestorationConfig
+    training : TrainingConfig
+    window_seconds : float
+        Length of the windows.
+    validation_share : float
+        Share of the people whom training never sees; losses and restoration errors are reported
+        on them. Nothing is chosen by them: the weights of the last step are kept.
+    max_validation_windows : int
+        Evenly spaced windows of those people that are looked at.
+    seed : int
+    """
+
+    model: SpecHiNetConfig = SpecHiNetConfig()
+    objective: RestorationConfig = RestorationConfig()
+    training: TrainingConfig = TrainingConfig(epochs=50)
+    window_seconds: float = Field(30.0, gt=0)
+    validation_share: float = Field(0.1, gt=0, lt=1)
+    max_validation_windows: int = Field(256, ge=1)
+    seed: int = 0
+
+
+def pretrain(
+    config: PretrainingConfig,
+    corpus_folder: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    workers: int = 0,
+    quiet: bool = False,
+) -> Path:
+    """Pretrain a model on a corpus.
+
+    Parameters
+    ----------
+    config : PretrainingConfig
+    corpus_folder : Path
+        Made by `berger.prepare`.
+    out : Path
+        The run's folder: ``checkpoint/``, ``log.jsonl``, ``restoration.parquet``, ``example.npz``,
+        ``config.yaml``, ``run.json`` and, to resume from, ``state.ckpt``.
+    resume : bool
+        Continue an interrupted run in `out`.
+    device : {"auto", "cpu", "cuda"}
+    workers : int
+        Processes that read windows.
+    quiet : bool
+        No progress bar.
+
+    Returns
+    -------
+    Path
+        The checkpoint's folder.
+
+    Raises
+    ------
+    BergerError
+        If corpus and model do not fit, `out` holds another run, or there is nothing to resume.
+    """
+    began = time.monotonic()
+    corpus = open_corpus(corpus_folder)
+    _claim(out, config, resume)
+    people = split_subjects(
+        corpus.subjects,
+        {"train": 1 - config.validation_share, "validation": config.validation_share},
+        config.seed,
+    )
+    if not people["train"] or not people["validation"]:
+        raise BergerError(
+            f"{corpus_folder}: {len(corpus.subjects)} person in the corpus; pretraining needs at "
+            "least two, one of them to watch it on."
+        )
+    train = corpus.windows(config.window_seconds, subjects=people["train"])
+    validation = corpus.windows(config.window_seconds, subjects=people["validation"])
+    preprocessing = corpus.manifest.preprocessing
+    contract = InputContract(
+        sfreq=config.model.sfreq,
+        window_seconds=config.window_seconds,
+        preprocessing=preprocessing,
+    )
+    contract.check(preprocessing.sfreq, (), corpus_folder)
+
+    model = _fresh_model(config, contract)
+    objective = Restoration(model, config.objective)
+    watched = validation.take(_evenly(len(validation), config.max_validation_windows))
+    steps = fit(
+        objective,
+        train,
+        config.training,
+        out,
+        seed=config.seed,
+        device=device,
+        workers=workers,
+        resume=resume,
+        quiet=quiet,
+        validate=lambda: validation_losses(objective, watched, config),
+    )
+    model.eval()
+    record = run_record() | {
+        "kind": "pretraining",
+        "seed": config.seed,
+        "device": str(objective.device),
+        "corpus": {
+            "id": corpus.manifest.id,
+            "name": corpus_folder.resolve().name,
+            "hours": corpus.hours,
+        },
+        "subjects": {name: list(names) for name, names in people.items()},
+        "n_parameters": model.n_parameters,
+        "steps": steps,
+        "batch_size": config.training.batch_size * config.training.accumulate,
+        "window_seconds": config.window_seconds,
+        "training_windows": len(train),
+        "validation_windows": len(watched),
+    }
+    model.save_checkpoint(out / "checkpoint", record)
+
+    untrained = _fresh_model(config, contract).to(objective.device).eval()
+    errors = restoration_errors(objective, watched, config)
+    before = restoration_errors(Restoration(untrained, config.objective), watched, config)
+    before = before[before["signal"] == "restored"].assign(signal="untrained network")
+    with written_whole(out / RESTORATION_FILE) as temporary:
+        pd.concat([errors, before]).to_parquet(temporary, index=False)
+    example = _example(objective, watched, config)
+    with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **example)
+    write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
+    return out / "checkpoint"
+
+
+@torch.inference_mode()
+def validation_losses(
+    objective: Restoration, windows: WindowDataset, config: PretrainingConfig
+) -> dict[str, float]:
+    """Return the mean of each loss over windows, with the same masks at every call."""
+    generator = _mask_generator(objective, config)
+    totals: dict[str, float] = {}
+    for batch in windows.batches(config.training.batch_size):
+        for name, value in objective(batch, generator).items():
+            share = len(batch.subjects) / len(windows)
+            totals[name] = totals.get(name, 0.0) + share * value.item()
+    return totals
+
+
+@torch.inference_mode()
+def restoration_errors(
+    objective: Restoration, windows: WindowDataset, config: PretrainingConfig
+) -> pd.DataFrame:
+    """Compare restored windows with the clean ones, band by band.
+
+    Returns
+    -------
+    DataFrame
+        ``subject, band, signal, error``: power of the error over the clean power in that band,
+        summed over a person's windows and electrodes. Silence has 1. ``signal`` is the masked
+        input as it is, the restored signal (mean of both branches), or one branch.
+    """
+    generator = _mask_generator(objective, config)
+    rows = []
+    for batch in windows.batches(config.training.batch_size):
+        clean = batch.signal(objective.device)
+        masked, _ = objective.mask(clean, generator)
+        restored = objective.restore(masked, batch.starts)
+        guesses = {
+            "masked input": masked,
+            "restored": restored.mean,
+            "fine branch": restored.fine,
+            "coarse branch": restored.coarse,
+        }
+        power = band_powers(clean, batch.sfreq)
+        for signal, guess in guesses.items():
+            for band, error in band_powers(guess - clean, batch.sfreq).items():
+                per_window = zip(
+                    batch.subjects,
+                    error.sum(1).tolist(),
+                    power[band].sum(1).tolist(),
+                    strict=True,
+                )
+                rows += [(subject, band, signal, e, p) for subject, e, p in per_window]
+    table = pd.DataFrame(rows, columns=["subject", "band", "signal", "error", "power"])
+    sums = table.groupby(["subject", "band", "signal"], sort=False, as_index=False).sum()
+    return sums.assign(error=sums["error"] / sums["power"]).drop(columns="power")
+
+
+@torch.inference_mode()
+def _example(
+    objective: Restoration, windows: WindowDataset, config: PretrainingConfig
+) -> dict[str, np.ndarray[Any, Any]]:
+    """One window in the middle of the watched ones: clean, masked, restored."""
+    middle = windows.take(np.array([len(windows) // 2]))
+    (batch,) = middle.batches(1)
+    clean = batch.signal(objective.device)
+    masked, gain = objective.mask(clean, _mask_generator(objective, config))
+    restored = objective.restore(masked, batch.starts).mean
+    signals = {"clean": clean, "masked": masked, "restored": restored, "gain": gain}
+    mask = config.objective.mask
+    return {name: tensor[0].cpu().numpy() for name, tensor in signals.items()} | {
+        "sfreq": np.array(batch.sfreq),
+        "n_fft": np.array(mask.n_fft),
+        "hop": np.array(mask.hop),
+        "ch_names": np.array(batch.ch_names),
+        "subject": np.array(batch.subjects[0]),
+        "recording": np.array(batch.recordings[0]),
+        "start": np.array(batch.starts[0].item() / batch.sfreq),
+    }
+
+
+def _fresh_model(config: PretrainingConfig, contract: InputContract) -> SpecHiNet:
+    """The network as it stands before the first step."""
+    torch.manual_seed(config.seed)
+    return SpecHiNet(config.model, contract)
+
+
+def _mask_generator(objective: Restoration, config: PretrainingConfig) -> torch.Generator:
+    """A generator apart from the training's, so that looking does not change what is learned."""
+    return torch.Generator(objective.device).manual_seed(config.seed + 1)
+
+
+def _evenly(n_windows: int, at_most: int) -> np.ndarray[Any, Any]:
+    """Indices of at most `at_most` windows, evenly spaced."""
+    return np.linspace(0, n_windows - 1, min(at_most, n_windows)).round().astype(int)
+
+
+def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
+    """Write the configuration into the run's folder, or check that it is the one that stands."""
+    path = out / CONFIG_FILE
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    if resume:
+        if not path.is_file():
+            raise BergerError(f"{out}: nothing to resume there; start without --resume.")
+        before = PretrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        if before != config:
+            raise BergerError(
+                f"{out}: was started with another configuration "
+                f"({'; '.join(differences(before, config))}); resume with the same one, or start "
+                "a new run in another folder."
+            )
+    elif path.exists():
+        raise BergerError(
+            f"{out}: holds a run already; continue it with --resume or choose another folder."
+        )
+    with written_whole(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")

@@ -1,0 +1,34 @@
+"""Open a raw file of any kind and say what was recorded, in which unit, from whom.
+
+::
+
+    folder ──► files ──► header checked ──► EEG channels chosen ──► signal in µV, annotations
+                         (damage, units)    (others kept out)       (through MNE)
+                                                                            │
+               subject and session, from path or header ────────────────► Recording
+
+Only EEG leaves this room. What is kept out is listed with its reason, never silently dropped.
+
+- `recording`: the value types, and how channels are chosen.
+- `edf`: the reader of EDF and EDF+.
+- `reading`: from paths to recordings.
+"""
+
+from berger.recordings.reading import (
+    compile_subject_pattern,
+    find_recordings,
+    identify,
+    read_recording,
+)
+from berger.recordings.recording import Annotation, KeptOut, Recording, RejectedError
+
+__all__ = [
+    "Annotation",
+    "KeptOut",
+    "Recording",
+    "RejectedError",
+    "compile_subject_pattern",
+    "find_recordings",
+    "identify",
+    "read_recording",
+]

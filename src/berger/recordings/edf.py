@@ -1,0 +1,230 @@
+"""Read EDF and EDF+, after making sure that the file is whole.
+
+B. Kemp et al., "A simple format for exchange of digitized polygraphic recordings",
+Electroencephalography and Clinical Neurophysiology 82 (1992) 391–393; B. Kemp and J. Olivan,
+"European data format 'plus' (EDF+)", Clinical Neurophysiology 114 (2003) 1755–1761.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mne
+import numpy as np
+
+from berger.errors import BergerError
+from berger.recordings.recording import Annotation, Content, choose_channels
+
+# Unit in the header → microvolts per unit of what MNE returns. MNE gives volts for those of the
+# first line and the file's own numbers for all others. The odd spellings are µ in Shift-JIS and
+# (twice) in UTF-8, read as Latin-1, in which the header is decoded.
+_MICROVOLTS = dict.fromkeys(("uV", "µV", "μV", "\x83\xcaV", "mV", "V"), 1e6) | {
+    "uv": 1.0,
+    "UV": 1.0,
+    "ÂµV": 1.0,
+    "Î¼V": 1.0,
+    "nV": 1e-3,
+}
+
+
+@dataclass(frozen=True)
+class _EdfHeader:
+    """What the beginning of an EDF file says about the rest, held against its size."""
+
+    labels: tuple[str, ...]
+    units: tuple[str, ...]
+    has_range: tuple[bool, ...]  # whether numbers in the file can be turned into units
+    n_samples: tuple[int, ...]  # per data record
+    n_records: int
+    record_seconds: float
+    interrupted: bool  # EDF+D: time may be missing between records
+    patient_code: str | None
+
+
+def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
+    """Read an EDF or EDF+ file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    wanted : sequence of str or None
+        As in `choose_channels`.
+
+    Raises
+    ------
+    BergerError
+        For a file that is damaged, cut short or interrupted, and as in `choose_channels`.
+    """
+    header = _read_edf_header(path)
+    unusable = {}
+    for index, unit in enumerate(header.units):
+        if header.labels[index] == "EDF Annotations":
+            unusable[index] = "annotations"
+        elif unit not in _MICROVOLTS:
+            unusable[index] = f"unit {unit!r} is no voltage" if unit else "no unit in the header"
+        elif not header.has_range[index]:
+            unusable[index] = "no measuring range in the header"
+    channels = choose_channels(path, header.labels, unusable, wanted)
+    if len({header.n_samples[index] for index in channels.taken}) > 1:
+        rates = ", ".join(
+            f"{header.labels[index]} {header.n_samples[index] / header.record_seconds:g} Hz"
+            for index in channels.taken
+        )
+        raise BergerError(
+            f"{path}: the EEG channels differ in sampling rate ({rates}); name in `ch_names` "
+            "those of one rate."
+        )
+    if header.interrupted:
+        _check_continuous(path, header)
+
+    labels = [header.labels[index] for index in channels.taken]
+    try:
+        raw = _open_edf(path, labels, "utf8")
+    except Exception as error:  # MNE raises no narrower one for this
+        if "invalid byte" not in str(error):
+            reason = " ".join(str(error).split())
+            raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
+        # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
+        raw = _open_edf(path, labels, "latin1")
+    signal = raw.get_data(picks=labels)
+    signal *= np.array([[_MICROVOLTS[header.units[index]]] for index in channels.taken])
+    return Content(
+        labels=header.labels,
+        channels=channels,
+        signal=signal,
+        sfreq=header.n_samples[next(iter(channels.taken))] / header.record_seconds,
+        annotations=tuple(
+            Annotation(float(onset), float(duration), str(description))
+            for onset, duration, description in zip(
+                raw.annotations.onset,
+                raw.annotations.duration,
+                raw.annotations.description,
+                strict=True,
+            )
+        ),
+        patient_code=header.patient_code,
+    )
+
+
+def _open_edf(path: Path, labels: list[str], encoding: str) -> mne.io.BaseRaw:
+    """Open the channels `labels` alone: beside faster ones MNE would upsample them."""
+    # verbose: MNE's warnings are about fields that are not used here (dates, filters).
+    return mne.io.read_raw_edf(
+        path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR"
+    )
+
+
+def _read_edf_header(path: Path) -> _EdfHeader:
+    """Read the header and compare it with the file's size."""
+    try:
+        with path.open("rb") as file:
+            fixed = file.read(256)
+            if fixed[1:8] == b"BIOSEMI":
+                raise BergerError(f"{path}: is a BDF file; give it the suffix .bdf.")
+            if len(fixed) < 256 or fixed[:8].strip() != b"0":
+                raise BergerError(f"{path}: is no EDF file; fetch it again, or take it out.")
+            header = _parse_edf_header(fixed, file.read(256 * int(fixed[252:256])))
+    except OSError as error:
+        raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise BergerError(
+            f"{path}: the EDF header is damaged ({error}); fetch or export the file again."
+        ) from error
+    return replace(header, n_records=_count_records(path, header))
+
+
+def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
+    """Parse the header's fixed part and the part with 256 bytes a channel."""
+    n_channels = int(fixed[252:256])
+    if int(fixed[184:192]) != 256 * (n_channels + 1) or len(rows) != 256 * n_channels:
+        raise ValueError(f"its length is not that of {n_channels} channels")
+
+    def column(start: int, width: int) -> list[str]:
+        cells = rows[start * n_channels : (start + width) * n_channels].decode("latin-1")
+        return [cells[width * i : width * (i + 1)].strip() for i in range(n_channels)]
+
+    low, high, digital_low, digital_high = (
+        [float(number) for number in column(start, 8)] for start in (104, 112, 120, 128)
+    )
+    # In plain EDF the patient's field is free text, often a name: left unread.
+    code = fixed[8:88].split(b" ")[0] if fixed[192:196] == b"EDF+" else b""
+    header = _EdfHeader(
+        labels=tuple(column(0, 16)),
+        units=tuple(column(96, 8)),
+        has_range=tuple(
+            low[i] != high[i] and digital_low[i] != digital_high[i] for i in range(n_channels)
+        ),
+        n_samples=tuple(int(number) for number in column(216, 8)),
+        n_records=int(fixed[236:244]),
+        record_seconds=float(fixed[244:252]),
+        interrupted=fixed[192:197] == b"EDF+D",
+        patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
+    )
+    if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
+        raise ValueError("its data records hold no signal")
+    return header
+
+
+def _count_records(path: Path, header: _EdfHeader) -> int:
+    """Return how many data records the file holds; raise BergerError if it is not whole.
+
+    MNE reads what the size allows: a file cut short would pass as a short recording, one with
+    bytes put in or taken out would go on with every sample in another channel.
+    """
+    n_bytes = path.stat().st_size - 256 * (len(header.labels) + 1)
+    whole, rest = divmod(n_bytes, 2 * sum(header.n_samples))
+    announced = header.n_records
+    # -1 stands for a recording in progress; a count too low for one that crashed before its
+    # header was brought up to date.
+    if rest == 0 and whole > 0 and announced <= whole:
+        return whole
+    if _line_ends_converted(path):
+        raise BergerError(
+            f"{path}: damaged by line-ending conversion (a carriage return stands before every "
+            "line feed, as after a transfer in text mode); fetch it again in binary mode."
+        )
+    if whole == 0:
+        raise BergerError(f"{path}: holds a header and no whole data record; fetch it again.")
+    if whole < announced:
+        raise BergerError(
+            f"{path}: cut short: it holds {whole} of the {announced} data records its header "
+            "announces; fetch or export it again."
+        )
+    raise BergerError(
+        f"{path}: not whole: {rest} bytes are left over after {whole} data records; fetch or "
+        "export it again."
+    )
+
+
+def _line_ends_converted(path: Path) -> bool:
+    """Return whether every line feed follows a carriage return, which samples never do."""
+    content = path.read_bytes()
+    return content.count(b"\n") == content.count(b"\r\n") > 3
+
+
+def _check_continuous(path: Path, header: _EdfHeader) -> None:
+    """Raise BergerError if time is missing between the data records of an EDF+D file."""
+    texts = [index for index, label in enumerate(header.labels) if label == "EDF Annotations"]
+    if not texts:
+        return
+    start, stop = (2 * sum(header.n_samples[: texts[0] + after]) for after in (0, 1))
+    records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
+        header.n_records, -1
+    )
+    onsets = []
+    for record in records[:, start:stop]:
+        onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())
+        if onset is None:
+            raise BergerError(f"{path}: a data record lacks its time; export the file again.")
+        onsets.append(float(onset[0]))
+    gaps = np.abs(np.diff(onsets) - header.record_seconds) > 1e-3
+    if gaps.any():
+        late = int(np.argmax(gaps)) + 1
+        raise BergerError(
+            f"{path}: interrupted (EDF+D): after data record {late} the clock jumps from "
+            f"{onsets[late - 1]:g} to {onsets[late]:g} s; export it in continuous pieces."
+        )

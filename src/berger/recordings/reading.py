@@ -1,0 +1,186 @@
+"""From paths to recordings: find files, read them, know whose they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from berger.errors import BergerError
+from berger.recordings.edf import read_edf
+from berger.recordings.recording import Content, Recording
+
+_READERS: dict[str, Callable[[Path, Sequence[str] | None], Content]] = {".edf": read_edf}
+
+
+def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+    """List the recordings in files and folders.
+
+    Parameters
+    ----------
+    paths : sequence of path
+        Files, and folders that are searched to any depth. Hidden files are passed over.
+
+    Returns
+    -------
+    list of (str, Path)
+        Recording id and file, sorted by id. The id is the file's path from the given folder's
+        parent on ("eegmat/Subject00_1.edf"), or the bare name of a file given directly.
+
+    Raises
+    ------
+    BergerError
+        For a path that does not exist, a file of no known format, a folder without recordings,
+        and two files of the same id.
+    """
+    known = ", ".join(sorted(_READERS))
+    found: dict[str, Path] = {}
+    for given in paths:
+        # Not `resolve`: the links inside annexed data sets point to names without meaning.
+        path = Path(os.path.normpath(Path(given).absolute()))
+        if path.is_dir():
+            files = [
+                file
+                for file in path.rglob("*")
+                # Not `is_file`: a link to data that were never fetched is a failure to report.
+                if file.suffix.lower() in _READERS and not file.is_dir()
+                if not any(part.startswith(".") for part in file.relative_to(path).parts)
+            ]
+            if not files:
+                raise BergerError(f"{path}: holds no recording ({known}); give another folder.")
+            ids = {file.relative_to(path.parent).as_posix(): file for file in files}
+        else:
+            _reader_of(path)
+            ids = {path.name: path}
+        for recording_id, file in ids.items():
+            if found.setdefault(recording_id, file) != file:
+                raise BergerError(
+                    f"{file}: would be called {recording_id!r} like {found[recording_id]}; "
+                    "rename a folder, or give the folder that holds both."
+                )
+    return sorted(found.items())
+
+
+def read_recording(
+    path: str | Path, *, subject_pattern: str | None = None, ch_names: Sequence[str] | None = None
+) -> Recording:
+    """Read the EEG of one file.
+
+    Parameters
+    ----------
+    path : str or Path
+        An EDF or EDF+ file.
+    subject_pattern : str, optional
+        Regular expression with a named group ``subject`` and optionally ``session``, searched
+        in the file's absolute path (with forward slashes). By default BIDS names, TUH names
+        and names that begin with subject, subj, sub, patient, participant, s or p and digits
+        are understood, then the header's patient code, then the file's name is the subject.
+    ch_names : sequence of str, optional
+        The channels to take as EEG, named as in the file or canonically, whatever they seem to
+        hold. By default the channels that are named as electrodes of the 10–5 system.
+
+    Returns
+    -------
+    Recording
+        With the channels in the order of the file.
+
+    Raises
+    ------
+    BergerError
+        For a file that is missing, damaged, truncated or of another format, that has no EEG
+        channel, two of the same name or EEG at two sampling rates, or whose path does not match
+        `subject_pattern`.
+    """
+    path = Path(path)
+    content = _reader_of(path)(path, ch_names)
+    channels = content.channels
+    subject, source, session = identify(path, content.patient_code, subject_pattern)
+    return Recording(
+        signal=content.signal,
+        ch_names=tuple(channels.taken.values()),
+        sfreq=content.sfreq,
+        subject=subject,
+        subject_source=source,
+        session=session,
+        path=path,
+        original_ch_names=tuple(content.labels[index] for index in channels.taken),
+        kept_out=channels.kept_out,
+        annotations=content.annotations,
+    )
+
+
+# Default patterns, searched in the file's name. Alone "s" and "p" count only where the name
+# begins, and "P300" is a brain response rather than patient 300.
+_SUBJECT_PATTERNS = (
+    r"^(?P<subject>sub-[a-z0-9]+)(_(?P<session>ses-[a-z0-9]+))?",  # BIDS
+    r"^(?P<subject>[a-z]{8})_(?P<session>s\d{3}_t\d{3})\.",  # TUH EEG
+    r"(^|[_ -])(?P<subject>(subject|subj|sub|patient|participant)[_ -]?\d+)[_ -]?(?P<session>.*)\.",
+    r"^(?P<subject>(s|p(?!300))\d+)[_ -]?(?P<session>.*)\.",
+)
+
+
+def identify(
+    path: Path, patient_code: str | None = None, subject_pattern: str | None = None
+) -> tuple[str, str, str | None]:
+    """Return subject, where that is known from, and session.
+
+    Parameters
+    ----------
+    path : Path
+        The recording's file; it need not exist.
+    patient_code : str, optional
+        What the file's header says.
+    subject_pattern : str, optional
+        As in `read_recording`.
+
+    Raises
+    ------
+    BergerError
+        For a pattern that is no regular expression, has no group ``subject`` or is not found.
+    """
+    if subject_pattern is None:
+        found = (re.search(known, path.name, re.IGNORECASE) for known in _SUBJECT_PATTERNS)
+        match = next(filter(None, found), None)
+    else:
+        match = compile_subject_pattern(subject_pattern).search(path.absolute().as_posix())
+        if match is None or not match["subject"]:
+            raise BergerError(
+                f"{path}: subject_pattern {subject_pattern!r} is not found in this path; "
+                "correct the pattern."
+            )
+    if match is not None:
+        return match["subject"], "pattern", match.groupdict().get("session") or None
+    if patient_code:
+        return patient_code, "header", None
+    return path.stem, "file name", None
+
+
+def compile_subject_pattern(pattern: str) -> re.Pattern[str]:
+    """Compile a regular expression that must have a named group ``subject``.
+
+    Raises
+    ------
+    BergerError
+        If it is none, or lacks the group.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise BergerError(
+            f"subject_pattern {pattern!r}: is no regular expression ({error}); correct it."
+        ) from error
+    if "subject" not in compiled.groupindex:
+        raise BergerError(f"subject_pattern {pattern!r}: must hold a group (?P<subject>...).")
+    return compiled
+
+
+def _reader_of(path: Path) -> Callable[[Path, Sequence[str] | None], Content]:
+    """Return the function that reads files of this suffix."""
+    if not path.exists():
+        link = "a link to data that are not here; fetch them" if path.is_symlink() else None
+        raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
+    if path.suffix.lower() not in _READERS:
+        known = ", ".join(_READERS)
+        raise BergerError(f"{path}: no known format; known are {known}, by the file's suffix.")
+    return _READERS[path.suffix.lower()]

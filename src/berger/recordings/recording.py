@@ -1,0 +1,193 @@
+"""What a recording is, and which of a file's channels belong to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from berger.channels import canonical_name, canonical_names, kind_of
+from berger.errors import BergerError
+
+
+class RejectedError(BergerError):
+    """A sound recording that is not admitted, e.g. for want of a channel asked for."""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Something marked in time: seconds from the recording's first sample."""
+
+    onset: float
+    duration: float
+    description: str
+
+
+@dataclass(frozen=True)
+class KeptOut:
+    """A channel of the file that is not among the recording's, by its name there, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """What was recorded from one subject in one sitting.
+
+    Attributes
+    ----------
+    signal : ndarray of float64, shape (n_chans, n_times)
+        Microvolts.
+    ch_names : tuple of str
+        Canonical names of the 10–20 system and its extensions where the file's names are such,
+        else the names as in the file.
+    sfreq : float
+        Samples per second.
+    subject : str
+        Who was recorded.
+    subject_source : str
+        How `subject` is known: "pattern" (found in the path), "header" (the file's patient
+        code), "file name" (nothing better; two files are then two subjects) or "simulation".
+    session : str or None
+        Which of the subject's recordings, where the path says so.
+    path : Path
+        The file.
+    original_ch_names : tuple of str
+        The names as in the file, in the order of `ch_names`.
+    kept_out : tuple of KeptOut
+        The file's other channels.
+    annotations : tuple of Annotation
+        In order of onset.
+    """
+
+    signal: npt.NDArray[np.float64]
+    ch_names: tuple[str, ...]
+    sfreq: float
+    subject: str
+    subject_source: str
+    session: str | None
+    path: Path
+    original_ch_names: tuple[str, ...]
+    kept_out: tuple[KeptOut, ...] = ()
+    annotations: tuple[Annotation, ...] = ()
+
+    @property
+    def duration(self) -> float:
+        """Length in seconds."""
+        return float(self.signal.shape[1] / self.sfreq)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which of a file's channels are taken as EEG."""
+
+    taken: dict[int, str]  # index in the file → canonical name, or the label
+    kept_out: tuple[KeptOut, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a reader finds in a file of its format."""
+
+    labels: tuple[str, ...]  # of all channels
+    channels: Channels
+    signal: npt.NDArray[np.float64]  # (channels taken, n_times), µV
+    sfreq: float
+    annotations: tuple[Annotation, ...]
+    patient_code: str | None
+
+
+_REASONS = {
+    "unknown": "not an electrode name",
+    "bipolar": "difference of two electrodes",
+    "reference": "reference electrode",
+}
+
+
+def choose_channels(
+    path: Path,
+    labels: Sequence[str],
+    unusable: Mapping[int, str],
+    wanted: Sequence[str] | None,
+) -> Channels:
+    """Choose a file's EEG channels.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    labels : sequence of str
+        The names of all its channels.
+    unusable : mapping of int to str
+        Index of a channel that cannot be EEG whatever its name → why.
+    wanted : sequence of str or None
+        The channels to take, by label or canonical name; None for those named as electrodes.
+
+    Raises
+    ------
+    RejectedError
+        If a channel wanted is not there.
+    BergerError
+        If no channel is left, or two of one name.
+    """
+    names = canonical_names(labels)
+    reasons = dict(unusable)
+    missing = []
+    if wanted is None:
+        for index, label in enumerate(labels):
+            if names[index] is None:
+                kind = kind_of(label)
+                # A lettered cap's "C3" has no canonical name, though alone it would be EEG.
+                kind = "unknown" if kind == "EEG" else kind
+                reasons.setdefault(index, _REASONS.get(kind, kind))
+    else:
+        asked: set[int] = set()
+        for name in wanted:
+            hits = {index for index, label in enumerate(labels) if label == name}
+            canonical = canonical_name(name)
+            if not hits and canonical is not None:
+                hits = {index for index, known in enumerate(names) if known == canonical}
+            asked |= hits
+            if hits <= set(unusable):
+                missing.append(name)
+        for index in set(range(len(labels))) - asked:
+            reasons.setdefault(index, "not asked for")
+
+    kept_out = tuple(KeptOut(labels[index], reasons[index]) for index in sorted(reasons))
+    taken = {i: names[i] or label for i, label in enumerate(labels) if i not in reasons}
+    if missing:
+        raise RejectedError(
+            f"{path}: lacks {', '.join(missing)}; correct `ch_names` to channels that are there: "
+            f"{_by_reason([*(KeptOut(labels[i], 'usable') for i in taken), *kept_out])}."
+        )
+    if not taken:
+        raise BergerError(
+            f"{path}: has no EEG channel, only {_by_reason(kept_out)}; name the channels to take "
+            "in `ch_names`, or correct the names and units in the file's header."
+        )
+    for index, name in taken.items():
+        same = [
+            i for i, label in enumerate(labels) if label == labels[index] or taken.get(i) == name
+        ]
+        if len(same) > 1:
+            raise BergerError(
+                f"{path}: has the electrode {name} more than once "
+                f"({' and '.join(repr(labels[i]) for i in same)}); name the channels to take in "
+                "`ch_names`, or give each a name of its own in the file's header."
+            )
+    return Channels(taken, kept_out)
+
+
+def _by_reason(channels: Iterable[KeptOut]) -> str:
+    """List channels by reason: "ECG1, ECG2 (ECG); X, Y (not an electrode name)"."""
+    groups: dict[str, list[str]] = {}
+    for channel in channels:
+        groups.setdefault(channel.reason, []).append(channel.name or "''")
+    return "; ".join(
+        ", ".join(names[:8]) + (f" and {len(names) - 8} more" * (len(names) > 8)) + f" ({reason})"
+        for reason, names in groups.items()
+    )

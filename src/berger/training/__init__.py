@@ -1,0 +1,1 @@
+"""Take steps, keep state, log, resume."""

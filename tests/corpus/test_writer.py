@@ -1,0 +1,398 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import filelock
+import numpy as np
+import pytest
+
+from berger.corpus import open_corpus, packing, prepare, staging, verify_corpus
+from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
+
+Files = Callable[[Path], dict[str, bytes]]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two or three recordings a shard."""
+    monkeypatch.setattr(packing, "SHARD_BYTES", 16_000)
+
+
+def test_equal_inputs_give_equal_bytes_wherever_and_by_however_many(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, files: Files
+) -> None:
+    prepare([raw], tmp_path / "one", config, progress=False)
+    moved = tmp_path / "elsewhere" / "raw"
+    shutil.copytree(raw, moved)
+    prepare([moved], tmp_path / "two", config, workers=2, progress=False)
+    one, two = files(tmp_path / "one"), files(tmp_path / "two")
+    assert one == two
+    assert {"manifest.json", "shard-00002.npy", "recordings.parquet", "windows.parquet"} <= set(one)
+    assert str(tmp_path).encode() not in b"".join(one.values())
+    assert verify_corpus(tmp_path / "one") == []
+
+
+def test_every_file_has_a_row_and_what_happened_to_it(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    write_recording(raw / "short.edf", seed=5, seconds=2)
+    config = config.model_copy(update={"min_duration": 5.0, "cut_start": 1.0})
+    summary = prepare([raw], tmp_path / "corpus", config, progress=False)
+    table = open_corpus(tmp_path / "corpus").recordings.set_index("recording")
+    assert (summary.ok, summary.failed, summary.rejected, summary.prepared) == (6, 1, 1, 8)
+    assert table["status"].value_counts().to_dict() == {"ok": 6, "failed": 1, "rejected": 1}
+    assert [failure[:2] for failure in summary.failures] == [
+        ("raw/short.edf", "rejected"),
+        ("raw/sub-3_eeg.edf", "failed"),
+    ]
+    assert table.loc["raw/sub-3_eeg.edf", "reason"].startswith("raw/sub-3_eeg.edf: ")
+    assert table.loc["raw/short.edf", "subject"] == "short"
+
+    row = table.loc["raw/sub-1/sub-1_ses-1_eeg.edf"]
+    assert (row["subject"], row["session"], row["ch_names"]) == (
+        "sub-1",
+        "ses-1",
+        ["Fz", "Cz", "Pz"],
+    )
+    assert row["original_ch_names"] == ["EEG Fz", "EEG Cz", "EEG Pz"]
+    assert (row["source_sfreq"], row["sfreq"], row["offset_seconds"]) == (128, 128, 1.0)
+    assert row["source_bytes"] == (raw.parent / row.name).stat().st_size
+    dropped = {cause["cause"]: cause["seconds"] for cause in row["dropped"]}
+    assert set(dropped) == {"first and last seconds", "amplitude"}
+    assert sum(dropped.values()) + row["seconds_kept"] == pytest.approx(row["seconds"])
+    assert any("Cut 1 s at the start" in sentence for sentence in row["history"])
+
+
+def test_samples_out_of_range_are_dropped_and_that_is_told(
+    tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    write_recording(tmp_path / "a.edf", seed=0, blink=7000)
+    loose = config.model_copy(update={"max_amplitude": None})
+    prepare([tmp_path / "a.edf"], tmp_path / "corpus", loose, progress=False)
+    row = open_corpus(tmp_path / "corpus").recordings.iloc[0]
+    assert row["dropped"] == [{"cause": "out of range", "seconds": pytest.approx(25 / 128)}]
+    assert "Dropped 25 samples" in row["history"][-1]
+
+
+def test_shards_are_arrays_of_whole_recordings(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    corpus = open_corpus(tmp_path / "corpus")
+    for shard, rows in corpus.recordings.query("status == 'ok'").groupby("shard"):
+        samples = np.load(corpus.folder / str(shard), allow_pickle=False)
+        ends = rows["offset"] + rows["n_times"] * rows["ch_names"].str.len()
+        assert samples.dtype == np.int16
+        assert [0, *ends] == [*rows["offset"], len(samples)]
+        assert samples.nbytes <= packing.SHARD_BYTES
+
+
+def test_a_recording_larger_than_a_shard_gets_one_of_its_own(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_BYTES", 1)
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    assert len(open_corpus(tmp_path / "corpus").manifest.shards) == 6
+
+
+def test_run_again_there_is_nothing_to_do(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    out = tmp_path / "corpus"
+    first = prepare([raw], out, config, progress=False)
+    assert "6 recordings of 3 subjects" in str(first)
+    assert "Prepared 7 files" in str(first)
+    log = out / "prepare.jsonl"
+
+    def state() -> dict[str, tuple[int, bytes]]:
+        files = set(out.iterdir()) - {log}
+        return {file.name: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
+
+    before = state()
+    again = prepare([raw], out, config, progress=False)
+    assert again.prepared == 0
+    assert "Nothing to do" in str(again)
+    assert (again.ok, again.failed, again.hours) == (first.ok, first.failed, first.hours)
+    assert state() == before
+    assert len(log.read_text().splitlines()) == 7 + 1  # the failed file is tried again
+
+
+def test_added_files_extend_the_corpus(
+    raw: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+    write_recording: Callable[..., None],
+) -> None:
+    out = tmp_path / "corpus"
+    prepare([raw], out, config, progress=False)
+    before = files(out)
+    row = open_corpus(out).recordings.iloc[0]
+    write_recording(raw / "a-new_eeg.edf", seed=99)
+    write_recording(raw / "sub-3_eeg.edf", seed=100)  # the damaged one, mended
+    summary = prepare([raw], out, config, progress=False)
+    after = files(out)
+    assert (summary.prepared, summary.ok, summary.failed) == (2, 8, 0)
+    assert verify_corpus(out) == []
+    assert all(after[file] == before[file] for file in before if file.startswith("shard"))
+    assert len(after) == len(before) + 1
+    table = open_corpus(out).recordings
+    assert list(table["recording"]) == sorted(table["recording"])
+    assert table.set_index("recording").loc[row["recording"]].equals(row.iloc[1:])
+
+    only_new = prepare([raw / "a-new_eeg.edf"], out, config, progress=False)
+    assert (only_new.prepared, only_new.ok) == (1, 9)  # given as a file it has another id
+
+
+def test_another_configuration_is_refused_with_the_difference(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    other = config.model_copy(update={"max_amplitude": 50.0})
+    with pytest.raises(BergerError, match=r"\(max_amplitude is 100.0 there and 50.0 here\)"):
+        prepare([raw], tmp_path / "corpus", other, progress=False)
+
+
+def test_a_source_that_changed_is_refused_by_name(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    write_recording(raw / "sub-0" / "sub-0_ses-0_eeg.edf", seed=0, seconds=20)
+    with pytest.raises(BergerError, match=r"sub-0_ses-0_eeg\.edf: has changed since"):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
+
+
+def test_a_second_preparation_at_the_same_time_is_refused(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    with (
+        filelock.FileLock(tmp_path / "corpus" / ".lock"),
+        pytest.raises(BergerError, match="another preparation is writing"),
+    ):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
+
+
+def test_a_folder_with_something_else_is_refused(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("1")
+    with pytest.raises(BergerError, match="is not empty and no corpus"):
+        prepare([raw], tmp_path / "thesis", config, progress=False)
+    with pytest.raises(BergerError, match="cannot be written"):
+        prepare([raw], tmp_path / "thesis" / "chapter.txt", config, progress=False)
+
+
+def test_no_workers_are_refused(raw: Path, tmp_path: Path, config: PreprocessingConfig) -> None:
+    with pytest.raises(BergerError, match="workers = 0"):
+        prepare([raw], tmp_path / "corpus", config, workers=0, progress=False)
+
+
+def test_a_lost_shard_is_noticed_before_anything_is_added(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    (tmp_path / "corpus" / "shard-00001.npy").unlink()
+    with pytest.raises(BergerError, match=r"shard-00001\.npy: is missing; restore it"):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
+
+
+def test_when_nothing_is_usable_the_reasons_are_told_and_another_attempt_is_free(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    strict = config.model_copy(update={"min_duration": 1000.0})
+    with pytest.raises(BergerError, match=r"none of 7 files could be prepared: .*min_duration"):
+        prepare([raw], tmp_path / "corpus", strict, progress=False)
+    with pytest.raises(BergerError, match="is no corpus"):
+        open_corpus(tmp_path / "corpus")
+    assert prepare([raw], tmp_path / "corpus", config, progress=False).ok == 6
+
+
+def test_a_fault_of_ours_in_one_file_is_a_failed_row(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = staging.preprocess
+
+    def faulty(recording, config):  # type: ignore[no-untyped-def]
+        if recording.subject == "sub-1":
+            raise KeyError("a fault")
+        return sound(recording, config)
+
+    monkeypatch.setattr(staging, "preprocess", faulty)
+    summary = prepare([raw], tmp_path / "corpus", config, progress=False)
+    assert (summary.ok, summary.failed) == (4, 3)
+    assert summary.failures[0].reason == "KeyError: 'a fault'"
+
+
+def test_the_log_has_a_line_per_file_and_the_bar_a_rate(
+    raw: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    prepare([raw], tmp_path / "corpus", config, progress=True)
+    lines = (tmp_path / "corpus" / "prepare.jsonl").read_text().splitlines()
+    assert sorted(json.loads(line)["status"] for line in lines) == ["failed"] + ["ok"] * 6
+    shown = capsys.readouterr()
+    assert "7/7 files" in shown.err
+    assert "× real time, 1 unusable" in shown.err
+    assert shown.out == ""
+
+
+# --- Killed and run again -----------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """What a killed process does from then on: nothing."""
+
+
+@contextmanager
+def killed_at(n_changes: int) -> Iterator[list[int]]:
+    """Let this process change the disk's directories so many times and then never again."""
+    made = [0]
+
+    def counted(change: Callable[..., object]) -> Callable[..., object]:
+        def may_fail(*args: object, **kwargs: object) -> object:
+            if made[0] >= n_changes:
+                raise Killed
+            made[0] += 1
+            return change(*args, **kwargs)
+
+        return may_fail
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("rename", "replace", "unlink"):
+            patch.setattr(Path, name, counted(getattr(Path, name)))
+        for name in ("unlink", "rmdir"):
+            patch.setattr(os, name, counted(getattr(os, name)))
+        patch.setattr(os, "getpid", lambda: -1)  # another process than the one that continues
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("begun", "added", "forgetful"),
+    [
+        ((), ("sub-0", "sub-1"), False),
+        (("sub-2", "sub-3_eeg.edf"), ("sub-0", "sub-1"), False),
+        (("sub-2", "sub-3_eeg.edf"), ("sub-0", "sub-1"), True),
+        (("sub-0",), ("sub-3_eeg.edf",), False),
+    ],
+    ids=["new", "extended", "staging deleted by hand", "extended by a failure"],
+)
+def test_killed_at_any_change_of_the_disk_it_continues_to_the_same_bytes(
+    begun: tuple[str, ...],
+    added: tuple[str, ...],
+    forgetful: bool,
+    raw: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+) -> None:
+    before, whole, out = (tmp_path / name for name in ("before", "whole", "killed"))
+    before.mkdir()
+    if begun:
+        prepare([raw / name for name in begun], before, config, progress=False)
+    paths = [raw / name for name in added]
+    shutil.copytree(before, whole)
+    with killed_at(10**6) as made:
+        prepare(paths, whole, config, progress=False)
+    wanted = files(whole)
+    # Every third change, and every one from the last shard on.
+    for n_changes in sorted({*range(0, made[0], 3), *range(made[0] - 30, made[0])}):
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(before, out)
+        with killed_at(n_changes), pytest.raises(Killed):
+            prepare(paths, out, config, progress=False)
+        if forgetful:
+            shutil.rmtree(out / ".staging", ignore_errors=True)
+        prepare(paths, out, config, progress=False)
+        assert files(out) == wanted, f"after {n_changes} changes"
+
+
+def test_a_shard_lost_before_the_corpus_is_finished_is_made_again(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, files: Files
+) -> None:
+    prepare([raw], tmp_path / "whole", config, progress=False)
+    n_changes = 0
+    while not (tmp_path / "killed" / "shard-00001.npy").exists():
+        shutil.rmtree(tmp_path / "killed", ignore_errors=True)
+        n_changes += 4
+        with killed_at(n_changes), pytest.raises(Killed):
+            prepare([raw], tmp_path / "killed", config, progress=False)
+    (tmp_path / "killed" / "shard-00000.npy").unlink()
+    prepare([raw], tmp_path / "killed", config, progress=False)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+PREPARE = """
+import sys
+from berger.corpus import prepare
+from berger.preprocessing import PreprocessingConfig
+if __name__ == "__main__":
+    config = PreprocessingConfig(sfreq=128, highpass=None, lowpass=None)
+    prepare([sys.argv[1]], sys.argv[2], config, workers=2, progress=False)
+"""
+
+
+def test_killed_for_real_it_leaves_no_worker_and_continues(
+    raw: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+    write_recording: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(packing, "SHARD_BYTES", 2**30)  # as in the other process
+    for seed in range(60):
+        write_recording(raw / f"more_{seed}.edf", seed)
+    script = tmp_path / "script.py"
+    script.write_text(PREPARE)
+    out = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, script, raw, out], start_new_session=True)
+    while len(list(out.glob(".staging/*.json"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (out / "manifest.json").exists()
+    for _ in range(500):  # the workers were in the killed process's group
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.02)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+        pytest.fail("workers outlive their parent")
+
+    with pytest.raises(BergerError, match="unfinished"):
+        open_corpus(out)
+    prepare([raw], out, config, progress=False)
+    prepare([raw], tmp_path / "whole", config, progress=False)
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_an_unfinished_corpus_of_another_configuration_is_refused(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    with killed_at(12), pytest.raises(Killed):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
+    other = config.model_copy(update={"reference": "average"})
+    with pytest.raises(BergerError, match="reference is 'as recorded' there and 'average' here"):
+        prepare([raw], tmp_path / "corpus", other, progress=False)
+
+
+def test_preparing_imports_no_torch() -> None:
+    code = "import sys, berger.corpus.writer; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,139 @@
+"""The losses of SpecMoE's pretraining: golden values and laws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from berger.corpus import Batch
+from berger.models import SpecHiNet, SpecHiNetConfig
+from berger.objectives.restoration import (
+    Restoration,
+    RestorationConfig,
+    spectral_distance,
+    squared_error,
+    window_times,
+)
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "specmoe_loss.npz"
+
+
+def batch_of(signal: Tensor) -> Batch:
+    """A batch whose counts are tenths of a microvolt."""
+    n_windows, n_chans, _ = signal.shape
+    return Batch(
+        samples=(10 * signal).round().to(torch.int16).transpose(1, 2),
+        scale=torch.full((n_windows, n_chans), 0.1),
+        ch_names=tuple(f"E{i}" for i in range(n_chans)),
+        sfreq=200.0,
+        recordings=("r",) * n_windows,
+        subjects=("s",) * n_windows,
+        starts=torch.arange(n_windows) * signal.shape[-1],
+    )
+
+
+def objective(**changes: object) -> Restoration:
+    torch.manual_seed(0)
+    config = SpecHiNetConfig(stem_dim=8, embed_dim=16, bottleneck_dim=32, n_heads=2)
+    return Restoration(SpecHiNet(config), RestorationConfig.model_validate(changes))
+
+
+def test_losses_agree_with_the_published_values() -> None:
+    with np.load(GOLDEN, allow_pickle=False) as arrays:
+        golden = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    target, branches = golden["target"], (golden["pred_fine"], golden["pred_coarse"])
+    mse = sum(squared_error(branch, target) for branch in branches)
+    spectral = sum(0.02 * spectral_distance(branch, target, 512, 256) for branch in branches)
+    torch.testing.assert_close(mse, golden["mse"], rtol=1e-4, atol=0)
+    torch.testing.assert_close(spectral, golden["spectral"], rtol=1e-4, atol=0)
+    # the published auxiliary heads are compared with the target interpolated to their length
+    auxiliary = torch.zeros(())
+    for weight, name in ((0.3, "aux_up2"), (0.2, "aux_up1")):
+        low = F.interpolate(target, golden[name].shape[-1], mode="linear", align_corners=False)
+        distance = spectral_distance(golden[name], low, 512, 256)
+        auxiliary = auxiliary + weight * (squared_error(golden[name], low) + 0.02 * distance)
+    torch.testing.assert_close(mse + spectral + auxiliary, golden["total"], rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("n_times", [240, 2000, 6000])
+def test_losses_are_finite_and_sum_up(n_times: int) -> None:
+    signal = 20 * torch.randn(2, 3, n_times)
+    losses = objective()(batch_of(signal), torch.Generator().manual_seed(0))
+    assert all(torch.isfinite(value) for value in losses.values())
+    parts = losses["mse"] + losses["spectral"] + losses["auxiliary"]
+    torch.testing.assert_close(losses["loss"], parts)
+    losses["loss"].backward()
+
+
+def test_a_perfect_restoration_costs_nothing() -> None:
+    signal = torch.randn(2, 3, 2000)
+    assert squared_error(signal, signal, 0.95) == 0
+    assert spectral_distance(signal, signal, 512, 256) == 0
+
+
+def test_the_spectral_distance_does_not_see_a_sign() -> None:
+    signal = torch.randn(2, 3, 2000)
+    assert spectral_distance(-signal, signal, 512, 256) < 1e-10
+    assert spectral_distance(2 * signal, signal, 512, 256) > 1
+
+
+def test_silence_has_a_gradient() -> None:
+    """A network that starts at zero must not be trapped where |z| has no slope."""
+    silent = torch.zeros(1, 1, 2000, requires_grad=True)
+    spectral_distance(silent, torch.randn(1, 1, 2000), 512, 256).backward()
+    assert silent.grad is not None
+    assert torch.isfinite(silent.grad).all()
+
+
+def test_pre_emphasis_weighs_fast_waves() -> None:
+    times = torch.arange(2000) / 200
+    slow, fast = (torch.sin(2 * torch.pi * hertz * times) for hertz in (2, 20))
+    nothing = torch.zeros_like(times)
+    assert squared_error(slow, nothing).item() == pytest.approx(
+        squared_error(fast, nothing).item(), rel=1e-3
+    )
+    ratio = squared_error(fast, nothing, 0.95) / squared_error(slow, nothing, 0.95)
+    assert ratio > 30
+
+
+def test_the_target_is_the_clean_signal() -> None:
+    """A model that returned its masked input would not be content."""
+    signal = 20 * torch.randn(4, 2, 2000)
+    restoration = objective(auxiliary_weights=(0, 0), spectral_weight=0)
+    masked, gain = restoration.mask(signal, torch.Generator().manual_seed(3))
+    assert gain.shape == (4, 201, 11)
+
+    def returns_its_input(x: Tensor, times: Tensor) -> object:
+        from berger.models import Reconstruction
+
+        return Reconstruction(x, x, (torch.zeros(4, 2, 2, 136), torch.zeros(4, 2, 2, 34)))
+
+    restoration.model.reconstruct = returns_its_input  # type: ignore[method-assign, assignment]
+    losses = restoration(batch_of(signal), torch.Generator().manual_seed(3))
+    wanted = 2 * ((masked - signal) / 100).square().mean()
+    torch.testing.assert_close(losses["mse"], wanted, rtol=1e-2, atol=0)
+
+
+def test_fewer_electrodes_are_drawn_anew_for_each_batch() -> None:
+    restoration = objective(n_chans=2)
+    seen = []
+    reconstruct = restoration.model.reconstruct
+
+    def spy(signal: Tensor, times: Tensor) -> object:
+        seen.append(signal.shape)
+        return reconstruct(signal, times)
+
+    restoration.model.reconstruct = spy  # type: ignore[method-assign, assignment]
+    restoration(batch_of(20 * torch.randn(2, 5, 800)), torch.Generator().manual_seed(0))
+    assert seen == [torch.Size((2, 2, 800))]
+
+
+def test_times_of_the_windows_of_a_recording() -> None:
+    times = window_times(torch.tensor([0, 6000, 12000]), 6000)
+    assert times[:, 0].tolist() == [1, 11, 21]
+    assert times[:, -1].tolist() == [10, 20, 30]

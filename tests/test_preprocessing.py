@@ -1,0 +1,270 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from berger.preprocessing import PreprocessingConfig, RejectedError, preprocess
+from berger.recordings import Annotation, KeptOut, Recording
+
+RATES = [(200, 200), (256, 200), (250, 200), (500, 200), (512, 200), (305, 200), (160, 160)]
+NO_FILTER = {"highpass": None, "lowpass": None, "max_amplitude": None}
+
+
+def record(signal, sfreq=200.0, ch_names=None, **fields):
+    signal = np.atleast_2d(np.asarray(signal, dtype=float))
+    names = tuple(ch_names or ("Fz", "Cz", "Pz", "Oz", "C3", "C4")[: len(signal)])
+    return Recording(
+        signal=signal,
+        ch_names=names,
+        sfreq=float(sfreq),
+        subject="S1",
+        subject_source="pattern",
+        session=None,
+        path=Path("S1.edf"),
+        original_ch_names=fields.pop("original_ch_names", names),
+        **fields,
+    )
+
+
+def sinusoid(frequency, sfreq, seconds=40.0, amplitude=20.0, phase=0.3):
+    times = np.arange(round(seconds * sfreq)) / sfreq
+    return amplitude * np.cos(2 * np.pi * frequency * times + phase)
+
+
+def amplitude_and_phase(signal, frequency, sfreq):
+    """Fit a sinusoid to all but the ends, 12 s each."""
+    times = np.arange(len(signal)) / sfreq
+    middle = slice(round(12 * sfreq), len(signal) - round(12 * sfreq))
+    angle = 2 * np.pi * frequency * times[middle]
+    cosine, sine = np.linalg.lstsq(
+        np.stack([np.cos(angle), -np.sin(angle)], axis=1), signal[middle], rcond=None
+    )[0]
+    return np.hypot(cosine, sine), np.arctan2(sine, cosine)
+
+
+# --- Laws: the signal --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), RATES)
+@pytest.mark.parametrize("frequency", [1.0, 10.0, 40.0, 70.0])
+def test_a_sinusoid_in_the_pass_band_keeps_amplitude_and_phase(sfreq, new_sfreq, frequency):
+    config = PreprocessingConfig(sfreq=new_sfreq, notch=50.0)
+    result = preprocess(record(sinusoid(frequency, sfreq), sfreq), config).recording
+    assert result.sfreq == new_sfreq
+    amplitude, phase = amplitude_and_phase(result.signal[0], frequency, new_sfreq)
+    assert amplitude == pytest.approx(20.0, rel=0.01)
+    assert phase == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), RATES[1:-1])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.88])
+def test_resampling_alone_preserves_what_the_new_rate_can_hold(sfreq, new_sfreq, share):
+    frequency = share * new_sfreq / 2
+    config = PreprocessingConfig(sfreq=new_sfreq, **NO_FILTER)
+    result = preprocess(record(sinusoid(frequency, sfreq), sfreq), config).recording
+    expected = sinusoid(frequency, new_sfreq)
+    middle = slice(12 * new_sfreq, 28 * new_sfreq)
+    error = result.signal[0, middle] - expected[: result.signal.shape[1]][middle]
+    assert np.abs(error).max() < 0.01 * 20.0
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), RATES[1:-1])
+def test_resampling_removes_what_the_new_rate_cannot_hold(sfreq, new_sfreq):
+    # Just above the new Nyquist frequency, which would be mirrored into the band.
+    frequency = min(1.02 * new_sfreq / 2, 0.49 * sfreq)
+    config = PreprocessingConfig(sfreq=new_sfreq, **NO_FILTER)
+    result = preprocess(record(sinusoid(frequency, sfreq), sfreq), config).recording
+    assert np.abs(result.signal[0, 2000:-2000]).max() < 20.0 / 10 ** (50 / 20)
+
+
+@pytest.mark.parametrize("mains", [50.0, 60.0])
+def test_the_notch_removes_its_frequency_and_harmonics_and_little_else(mains):
+    config = PreprocessingConfig(sfreq=256, lowpass=120.0, notch=mains)
+    for frequency, decibels in ((mains, 30), (2 * mains, 30), (mains - 3, 0.1), (mains + 3, 0.1)):
+        result = preprocess(record(sinusoid(frequency, 256), 256), config).recording
+        amplitude, _ = amplitude_and_phase(result.signal[0], frequency, 256)
+        loss = -20 * np.log10(amplitude / 20.0)
+        assert loss >= 30 if decibels == 30 else loss < decibels
+
+
+def test_the_band_pass_removes_what_lies_outside():
+    config = PreprocessingConfig(sfreq=200, highpass=1.0, lowpass=40.0)
+    for frequency in (0.05, 52.0, 90.0, 130.0):
+        result = preprocess(record(sinusoid(frequency, 500), 500), config).recording
+        assert np.abs(result.signal[0, 2400:-2400]).max() < 20.0 / 10 ** (30 / 20)
+
+
+def test_the_average_reference_sums_to_zero_and_only_over_the_channels_kept():
+    rng = np.random.default_rng(0)
+    recording = record(rng.normal(0, 10, (5, 12800)), 256)
+    config = PreprocessingConfig(reference="average", ch_names=("Oz", "Fz", "Cz"))
+    result = preprocess(recording, config).recording
+    assert result.ch_names == ("Oz", "Fz", "Cz")
+    np.testing.assert_allclose(result.signal.sum(axis=0), 0.0, atol=1e-9)
+    assert result.signal.std() > 1
+
+
+def test_channels_do_not_influence_each_other():
+    rng = np.random.default_rng(0)
+    signal = rng.normal(0, 10, (4, 12800))
+    config = PreprocessingConfig(notch=50.0)
+    whole = preprocess(record(signal, 256), config).recording.signal
+    turned = preprocess(record(signal[::-1], 256), config).recording.signal
+    np.testing.assert_allclose(whole[::-1], turned, atol=1e-9)
+
+
+def test_the_recording_given_is_left_as_it_is():
+    rng = np.random.default_rng(0)
+    recording = record(rng.normal(0, 10, (3, 12800)), 256)
+    before = recording.signal.copy()
+    preprocess(recording, PreprocessingConfig(notch=50.0, reference="average", cut_start=2.0))
+    np.testing.assert_array_equal(recording.signal, before)
+
+
+# --- Laws: the time ----------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    sfreq=st.sampled_from([200.0, 250.0, 256.0, 304.7, 500.0, 512.0]),
+    n_times=st.integers(8000, 20000),
+    cut_start=st.floats(0, 5),
+    cut_end=st.floats(0, 5),
+    pops=st.lists(st.floats(0, 1), max_size=20),
+)
+def test_seconds_by_cause_add_up(sfreq, n_times, cut_start, cut_end, pops):
+    signal = np.random.default_rng(0).normal(0, 1, (2, n_times))
+    for pop in pops:
+        signal[1, int(pop * (n_times - 1))] = 5000.0
+    recording = record(signal, sfreq)
+    config = PreprocessingConfig(highpass=1.0, cut_start=cut_start, cut_end=cut_end)
+    try:
+        prepared = preprocess(recording, config)
+    except RejectedError as rejected:
+        assert "nothing is left" in str(rejected)  # noqa: PT017 - either outcome is right
+        return
+    kept = sum(stop - start for start, stop in prepared.stretches) / config.sfreq
+    assert kept + sum(prepared.dropped.values()) == pytest.approx(recording.duration)
+    assert min(prepared.dropped.values(), default=0.0) >= 0
+    end = 0
+    for start, stop in prepared.stretches:
+        assert end <= start < stop <= prepared.recording.signal.shape[1]
+        assert stop - start >= config.sfreq
+        assert np.abs(prepared.recording.signal[:, start:stop]).max() < config.max_amplitude
+        end = stop + 1
+    assert cut_start - 1e-6 <= prepared.offset < cut_start + 1 / config.sfreq + 1e-6
+
+
+def test_annotations_keep_pointing_at_the_same_signal():
+    signal = np.zeros((1, 500 * 60))
+    signal[0, 500 * 20] = 1000.0
+    marks = (Annotation(20.0, 1.0, "pulse"), Annotation(1.0, 0.5, "in the part cut away"))
+    config = PreprocessingConfig(cut_start=5.003, max_amplitude=None)
+    result = preprocess(record(signal, 500, annotations=marks), config)
+    assert result.offset == pytest.approx(5.005)
+    pulse, cut = result.recording.annotations
+    assert np.argmax(result.recording.signal[0]) / 200 == pytest.approx(pulse.onset)
+    assert cut.onset == pytest.approx(1.0 - 5.005)
+
+
+def test_amplitude_splits_into_stretches_of_a_second_at_least():
+    signal = np.zeros((2, 200 * 10))
+    signal[0, 400:500] = 120.0  # 2.0 to 2.5 s
+    signal[1, 600] = -100.0  # 3.0 s
+    config = PreprocessingConfig(**(NO_FILTER | {"max_amplitude": 100.0}))
+    prepared = preprocess(record(signal), config)
+    assert prepared.stretches == ((0, 400), (601, 2000))
+    assert prepared.dropped == pytest.approx({"amplitude": 0.505, "stretch under 1 s": 0.5})
+    assert prepared.history[-1] == (
+        "Kept 9.0 of 10.0 s in 2 stretches; dropped amplitude 0.5 s, stretch under 1 s 0.5 s."
+    )
+
+
+# --- What is refused ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sfreq", "seconds", "options", "message"),
+    [
+        (125, 60, {}, r"S1\.edf: was sampled at 125 Hz and would be upsampled to 200 Hz"),
+        (128, 30, {"sfreq": 128, "lowpass": 63.9, "highpass": None}, r"the 33\.\d s of the filter"),
+        (200, 8, {}, r"lasts 8\.0 s, less than the 11\.0 s of the filter"),
+        (200, 60, {"min_duration": 61.0}, r"lasts 60\.0 s, less than min_duration, 61 s"),
+        (200, 60, {"cut_start": 30, "cut_end": 30}, r"nothing is left of 60\.0 s \(first and"),
+        (200, 60, {"ch_names": ("Cz", "T3", "X1")}, r"lacks T3, X1 of `ch_names`; it has Fz, Cz"),
+        (200, 60, {"max_amplitude": 0.001}, r"nothing is left of 60\.0 s \(amplitude"),
+    ],
+)
+def test_recordings_that_are_rejected(sfreq, seconds, options, message):
+    signal = np.stack([sinusoid(10, sfreq, seconds), sinusoid(5, sfreq, seconds)])
+    with pytest.raises(RejectedError, match=message):
+        preprocess(record(signal, sfreq), PreprocessingConfig(**options))
+
+
+def test_values_that_are_not_finite_are_rejected():
+    signal = np.stack([sinusoid(10, 200), sinusoid(5, 200)])
+    signal[1, 77:80] = np.nan, np.inf, -np.inf
+    with pytest.raises(RejectedError, match="holds 3 values that are not finite"):
+        preprocess(record(signal), PreprocessingConfig())
+
+
+def test_one_channel_has_no_average_reference():
+    with pytest.raises(RejectedError, match="silent against its own average"):
+        preprocess(record(sinusoid(10, 200)), PreprocessingConfig(reference="average"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lowpass": 100.0}, "lowpass must lie below half of sfreq, 100 Hz"),
+        ({"highpass": 80.0}, "highpass must lie below lowpass"),
+        ({"highpass": 100.0, "lowpass": None}, "highpass must lie below lowpass"),
+        ({"ch_names": ()}, "at least 1 item"),
+        ({"ch_names": ("T3", "Cz", "T7")}, "names T7 more than once"),
+        ({"subject_pattern": r"S\d+"}, "must hold a group"),
+        ({"sfreq": 0}, "greater than 0"),
+        ({"cut_end": -1}, "greater than or equal to 0"),
+        ({"resample": 100}, "Extra inputs are not permitted"),
+    ],
+)
+def test_configurations_that_are_refused(options, message):
+    with pytest.raises(ValidationError, match=message):
+        PreprocessingConfig(**options)
+
+
+# --- What is remembered ------------------------------------------------------------------
+
+
+def test_channels_are_chosen_by_either_name_and_the_others_are_listed():
+    recording = record(
+        np.stack([sinusoid(f, 200) for f in (5, 10, 20)]),
+        ch_names=("T7", "Cz", "Foot"),
+        original_ch_names=("EEG T3-REF", "EEG CZ-REF", "Foot"),
+        kept_out=(KeptOut("ECG", "ECG"),),
+    )
+    config = PreprocessingConfig(ch_names=("Foot", "T3"), **NO_FILTER)
+    result = preprocess(recording, config).recording
+    assert result.ch_names == ("Foot", "T7")
+    assert result.original_ch_names == ("Foot", "EEG T3-REF")
+    assert result.kept_out == (KeptOut("ECG", "ECG"), KeptOut("EEG CZ-REF", "not asked for"))
+    np.testing.assert_array_equal(result.signal, recording.signal[[2, 0]])
+
+
+def test_the_history_says_what_was_done():
+    recording = record(np.stack([sinusoid(10, 500), sinusoid(5, 500)]), 500)
+    config = PreprocessingConfig(notch=50.0, reference="average", cut_start=1.0)
+    assert preprocess(recording, config).history == (
+        "Referenced to the average of 2 channels.",
+        "Filtered by a zero-phase FIR kernel (windowed sinc, Hamming, 17.6 s): notch at 50 Hz, "
+        "high-pass 0.3 Hz, low-pass 75 Hz (−6 dB at 84.375 Hz).",
+        "Resampled from 500 to 200 Hz (polyphase, 2/5).",
+        "Cut 1 s at the start and 0 s at the end.",
+        "Kept 39.0 of 40.0 s in 1 stretch; dropped first and last seconds 1.0 s.",
+    )
+    above = PreprocessingConfig(notch=60.0, lowpass=40.0)
+    assert "No notch: 60 Hz lies above the low-pass." in preprocess(recording, above).history
