@@ -97,7 +97,7 @@ def fit_probe(
     mean, scale = x.mean(0), x.std(0, correction=0)
     scale = torch.where(scale > 1e-12, scale, 1.0)
     x = (x - mean) / scale
-    y = torch.as_tensor(labels, dtype=torch.long)
+    y = torch.tensor(labels, dtype=torch.long)
     counts = torch.bincount(y, minlength=n_outputs).double()
     weights = torch.where(counts > 0, len(y) / (n_outputs * counts.clamp_min(1)), 0.0)
 
