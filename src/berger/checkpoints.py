@@ -32,7 +32,7 @@ class Checkpoint:
     Attributes
     ----------
     config : dict
-        Sections ``model``, ``contract`` and, for an adapted model, ``head``.
+        Sections ``model``, what to build, and ``contract``, what it expects of its input.
     tensors : dict of str to Tensor
         Parameters and buffers by name.
     provenance : dict

@@ -276,7 +276,7 @@ def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) 
     """
     from berger.inference import embed as run
 
-    _tell_failures(run(checkpoint, paths, out, quiet=common.quiet))
+    _tell_failures(run(checkpoint, paths, out, device=common.device, quiet=common.quiet))
     common.say(f"{out}: written.")
 
 
@@ -295,7 +295,7 @@ def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()
     """
     from berger.inference import predict as run
 
-    _tell_failures(run(checkpoint, paths, out, quiet=common.quiet))
+    _tell_failures(run(checkpoint, paths, out, device=common.device, quiet=common.quiet))
     common.say(f"{out}: written.")
 
 

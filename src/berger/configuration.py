@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,7 +45,7 @@ def read_yaml(source: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise BergerError(f"{path}: not readable as YAML ({reason}); correct the file.") from error
-    if not isinstance(content or {}, dict):
+    if content is not None and not isinstance(content, dict):
         raise BergerError(f"{path}: must hold `key: value` lines at its top level.")
     return content or {}
 
@@ -78,7 +78,10 @@ def load_config(
             place = place.setdefault(key, {})
             if not isinstance(place, dict):
                 raise BergerError(f"--{dotted}: {key!r} holds a single value, not further fields.")
-        place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+        try:
+            place[last] = yaml.safe_load(value) if isinstance(value, str) else value
+        except yaml.YAMLError as error:
+            raise BergerError(f"--{dotted}: {value!r} is not readable as YAML.") from error
     try:
         return schema.model_validate(content)
     except ValidationError as error:
@@ -88,28 +91,61 @@ def load_config(
 
 def _explain(error: ValidationError, schema: type[Config]) -> str:
     """Say in one line what is wrong with the first offending fields."""
-    known = set(field_names(schema))
+    known = list(field_names(schema))
     reasons = []
     for fault in error.errors()[:3]:
-        field = ".".join(str(part) for part in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(field, known, n=1) or difflib.get_close_matches(
-                str(fault["loc"][-1]), known, n=1
-            )
-            hint = f"did you mean {near[0]!r}?" if near else "remove it."
+        field, kind, given = _written(schema, fault["loc"]), fault["type"], fault["input"]
+        message = fault["msg"].removeprefix("Value error, ").replace("Input", "input")
+        if kind == "extra_forbidden":
+            same_end = [name for name in known if name.split(".")[-1] == field.split(".")[-1]]
+            near = same_end or difflib.get_close_matches(field, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
             reasons.append(f"unknown key {field!r}; {hint}")
+        elif kind == "missing":
+            reasons.append(f"{field!r} is missing")
+        elif kind in ("union_tag_invalid", "union_tag_not_found"):
+            key = fault["ctx"]["discriminator"].split(" | ")[-1]
+            known_tags = fault["ctx"].get("expected_tags")
+            demand = f"must be one of {known_tags}" if known_tags else "is missing"
+            reasons.append(f"{field!r}: {key} {demand}")
+        elif kind in ("model_type", "model_attributes_type"):
+            reasons.append(f"{field!r} = {given!r}: must hold further keys")
+        elif kind == "string_type" and not isinstance(given, (Mapping, list)):
+            reasons.append(f"{field!r} = {given!r}: must be text, write it in quotes")
+        elif isinstance(given, Mapping):  # several fields do not go together
+            reasons.append(f"{field!r}: {message}" if field else message)
         else:
-            reasons.append(f"{field!r} = {fault['input']!r}: {fault['msg'].lower()}")
-    return "; ".join(reasons)
+            reasons.append(f"{field!r} = {given!r}: {message}")
+    reason = "; ".join(reasons)
+    return reason if reason.endswith((".", "?")) else f"{reason}."
+
+
+def _written(schema: type[BaseModel], place: tuple[int | str, ...]) -> str:
+    """Return the dotted key as a user writes it; pydantic also names the member of a union."""
+    keys: list[str] = []
+    schemas: tuple[type[BaseModel], ...] = (schema,)
+    parts = iter(place)
+    for part in parts:
+        keys.append(str(part))
+        fields = [kind.model_fields[part] for kind in schemas if part in kind.model_fields]
+        schemas = tuple(inner for field in fields for inner in _models_in(field.annotation))
+        if len(schemas) > 1:
+            next(parts, None)
+    return ".".join(keys)
 
 
 def field_names(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the dotted name of every field of `schema` and of the models inside it."""
     for name, field in schema.model_fields.items():
-        yield prefix + name
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        yield f"{prefix}{field.alias or name}"
+        for kind in _models_in(field.annotation):
             yield from field_names(kind, f"{prefix}{name}.")
+
+
+def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
+    """Return the models that a field's type is, or is a union of."""
+    kinds = get_args(annotation) or (annotation,)
+    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
 
 
 def differences(before: Config, after: Config) -> list[str]:

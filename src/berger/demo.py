@@ -7,7 +7,7 @@ from typing import Literal
 
 from berger.configuration import load_config
 from berger.corpus import prepare
-from berger.evaluation.decoding import RESULTS_FILE, AdaptationConfig, adapt
+from berger.evaluation.decoding import AdaptationConfig, adapt
 from berger.files import written_whole
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import RECORD_FILE, PretrainingConfig, pretrain
@@ -73,7 +73,7 @@ def run_demo(
         pretrain(config, corpus, run, resume=resume, device=device, quiet=quiet)
 
     task_file, adapted = out / "task.yaml", out / "adapt"
-    if not (adapted / RESULTS_FILE).is_file():
+    if not (adapted / RECORD_FILE).is_file():
         with written_whole(task_file) as temporary:
             temporary.write_text(TASK, encoding="utf-8")
         task = load_task(task_file)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import edfio
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from berger.errors import BergerError
 from berger.files import written_whole
 from berger.models import Classifier, EEGModel, SpecHiNet, load_checkpoint
+from berger.models.device import Device, compute_device
 from berger.models.heads import pooled_features
 from berger.preprocessing import preprocess
 from berger.recordings import find_recordings, read_recording
@@ -48,7 +50,12 @@ class CutRecording:
 
 
 def embed(
-    checkpoint: Path, paths: Sequence[Path], out: Path, *, quiet: bool = False
+    checkpoint: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    device: Device = "auto",
+    quiet: bool = False,
 ) -> pd.DataFrame:
     """Write one row of features per window.
 
@@ -60,6 +67,7 @@ def embed(
         Recordings or folders.
     out : Path
         Parquet file: ``recording, start`` (s), ``usable``, ``feature_0`` …
+    device : {"auto", "cpu", "cuda"}
     quiet : bool
         No progress bar.
 
@@ -73,14 +81,15 @@ def embed(
     BergerError
         If no recording could be used.
     """
-    model = load_checkpoint(checkpoint)
+    place = compute_device(device)
+    model = load_checkpoint(checkpoint).to(place)
     encoder = model.encoder if isinstance(model, Classifier) else model
     if not isinstance(encoder, SpecHiNet):
         raise BergerError(f"{checkpoint}: holds no encoder that can embed.")
     tables = []
     failures: list[tuple[str, str]] = []
-    for cut in _cut_recordings(model, paths, failures, quiet):
-        features = _by_batch(lambda x: pooled_features(encoder, x, "mean"), cut.windows)
+    for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
+        features = _by_batch(lambda x: pooled_features(encoder, x, "mean"), cut.windows, place)
         columns = [f"feature_{i}" for i in range(features.shape[1])]
         table = pd.DataFrame(features, columns=columns)
         table.insert(0, "recording", cut.recording)
@@ -94,7 +103,12 @@ def embed(
 
 
 def predict(
-    checkpoint: Path, paths: Sequence[Path], out: Path, *, quiet: bool = False
+    checkpoint: Path,
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    device: Device = "auto",
+    quiet: bool = False,
 ) -> pd.DataFrame:
     """Write, per file, a table of scores and annotations that EDF+ viewers open.
 
@@ -106,8 +120,9 @@ def predict(
         Recordings or folders.
     out : Path
         Folder: for each recording ``<id>.csv`` with ``start`` (s), ``duration`` (s), ``usable``,
-        ``prediction``, ``score_<class>``, and ``<id>_annotations.csv`` with ``onset, duration,
-        description`` of the usable windows, which `mne.read_annotations` reads.
+        ``prediction``, ``score_<class>``, and, if there are usable windows, ``<id>_annotations.edf``
+        with their classes: EDF+ without signals, which viewers and `mne.read_annotations` read.
+    device : {"auto", "cpu", "cuda"}
     quiet : bool
         No progress bar.
 
@@ -121,41 +136,54 @@ def predict(
     BergerError
         If the checkpoint has no classes or no recording could be used.
     """
-    model = load_checkpoint(checkpoint)
+    place = compute_device(device)
+    model = load_checkpoint(checkpoint).to(place)
     if not isinstance(model, Classifier):
         raise BergerError(f"{checkpoint}: is not adapted to a task; run `berger adapt` first.")
     classes = model.config.classes
     seconds = model.contract.window_seconds
     done = []
     failures: list[tuple[str, str]] = []
-    for cut in _cut_recordings(model, paths, failures, quiet):
-        scores = _by_batch(lambda x: model(x).softmax(-1), cut.windows)
+    for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
+        scores = _by_batch(lambda x: model(x).softmax(-1), cut.windows, place)
         table = pd.DataFrame({"start": cut.starts, "duration": seconds, "usable": cut.usable})
         table["prediction"] = np.array(classes)[scores.argmax(1)]
         for index, name in enumerate(classes):
             table[f"score_{name}"] = scores[:, index]
-        stem = str(Path(cut.recording).with_suffix("")).replace("/", "_")
-        annotations = table[table["usable"]].rename(
-            columns={"start": "onset", "prediction": "description"}
-        )[["onset", "duration", "description"]]
-        for name, content in ((f"{stem}.csv", table), (f"{stem}_annotations.csv", annotations)):
-            with written_whole(out / name) as temporary:
-                content.to_csv(temporary, index=False)
+        with written_whole(out / f"{cut.recording}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        annotations = [
+            edfio.EdfAnnotation(row.start, row.duration, row.prediction)
+            for row in table[table["usable"]].itertuples()
+        ]
+        if annotations:
+            with written_whole(out / f"{cut.recording}_annotations.edf") as temporary:
+                edfio.Edf([], annotations=annotations).write(temporary)
         done.append(table)
     _raise_if_none(done, failures)
     return _write_failures(failures, out / FAILURES_FILE)
 
 
 def _cut_recordings(
-    model: EEGModel, paths: Sequence[Path], failures: list[tuple[str, str]], quiet: bool
+    model: EEGModel,
+    checkpoint: Path,
+    paths: Sequence[Path],
+    failures: list[tuple[str, str]],
+    quiet: bool,
 ) -> Iterator[CutRecording]:
     """Prepare recordings as the model's corpus was; what cannot be used goes to `failures`."""
     contract = model.contract
     if contract.preprocessing is None or contract.window_seconds is None:
-        raise BergerError("the checkpoint does not say how its recordings were prepared.")
+        raise BergerError(
+            f"{checkpoint}: does not say how its recordings were prepared; give a checkpoint that "
+            "`berger pretrain` or `berger adapt` made."
+        )
+    if not paths:
+        raise BergerError("no recordings given; name files or folders.")
     # people who want to use a model want every window; what training would have left out is marked
+    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
     config = contract.preprocessing.model_copy(
-        update={"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
+        update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
     )
     for recording_id, path in tqdm(find_recordings(list(paths)), unit="file", disable=quiet):
         try:
@@ -191,9 +219,12 @@ def _cut_recordings(
 
 @torch.inference_mode()
 def _by_batch(
-    function: Callable[[torch.Tensor], torch.Tensor], windows: torch.Tensor, batch_size: int = 64
+    function: Callable[[torch.Tensor], torch.Tensor],
+    windows: torch.Tensor,
+    place: torch.device,
+    batch_size: int = 64,
 ) -> npt.NDArray[np.float32]:
-    rows = [function(batch) for batch in torch.split(windows, batch_size)]
+    rows = [function(batch.to(place)).cpu() for batch in torch.split(windows, batch_size)]
     result: npt.NDArray[np.float32] = torch.cat(rows).numpy()
     return result
 
@@ -207,6 +238,7 @@ def _raise_if_none(done: Sequence[object], failures: Sequence[tuple[str, str]]) 
 
 def _write_failures(failures: list[tuple[str, str]], path: Path) -> pd.DataFrame:
     table = pd.DataFrame(failures, columns=["recording", "reason"])
+    path.unlink(missing_ok=True)  # of an earlier run
     if failures:
         with written_whole(path) as temporary:
             table.to_csv(temporary, index=False)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from pydantic import Field
 
-from berger.configuration import Config, differences
+from berger.configuration import Config, differences, load_config
 from berger.corpus import WindowDataset, open_corpus, split_subjects
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
@@ -20,7 +20,7 @@ from berger.models import InputContract, SpecHiNet, SpecHiNetConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
 from berger.training.log import run_record
-from berger.training.loop import TrainingConfig, fit
+from berger.training.loop import STATE_FILE, TrainingConfig, fit
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
 RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
@@ -91,9 +91,8 @@ def pretrain(
     BergerError
         If corpus and model do not fit, `out` holds another run, or there is nothing to resume.
     """
-    began = time.monotonic()
+    began, record = time.monotonic(), run_record()
     corpus = open_corpus(corpus_folder)
-    _claim(out, config, resume)
     people = split_subjects(
         corpus.subjects,
         {"train": 1 - config.validation_share, "validation": config.validation_share},
@@ -101,8 +100,8 @@ def pretrain(
     )
     if not people["train"] or not people["validation"]:
         raise BergerError(
-            f"{corpus_folder}: {len(corpus.subjects)} person in the corpus; pretraining needs at "
-            "least two, one of them to watch it on."
+            f"{corpus_folder}: holds recordings of {corpus.subjects[0]} only; pretraining needs at "
+            "least two people, one of them to watch it on."
         )
     train = corpus.windows(config.window_seconds, subjects=people["train"])
     validation = corpus.windows(config.window_seconds, subjects=people["validation"])
@@ -113,6 +112,7 @@ def pretrain(
         preprocessing=preprocessing,
     )
     contract.check(preprocessing.sfreq, (), corpus_folder)
+    _claim(out, config, resume)
 
     model = _fresh_model(config, contract)
     objective = Restoration(model, config.objective)
@@ -130,7 +130,7 @@ def pretrain(
         validate=lambda: validation_losses(objective, watched, config),
     )
     model.eval()
-    record = run_record() | {
+    record |= {
         "kind": "pretraining",
         "seed": config.seed,
         "device": str(objective.device),
@@ -157,7 +157,7 @@ def pretrain(
         pd.concat([errors, before]).to_parquet(temporary, index=False)
     example = _example(objective, watched, config)
     with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **example)
+        np.savez(file, **example)  # type: ignore[arg-type]
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
 
@@ -262,14 +262,14 @@ def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
     if resume:
         if not path.is_file():
             raise BergerError(f"{out}: nothing to resume there; start without --resume.")
-        before = PretrainingConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        before = load_config(PretrainingConfig, path)
         if before != config:
             raise BergerError(
                 f"{out}: was started with another configuration "
                 f"({'; '.join(differences(before, config))}); resume with the same one, or start "
                 "a new run in another folder."
             )
-    elif path.exists():
+    elif (out / STATE_FILE).exists() or (out / RECORD_FILE).exists():  # else nothing to lose
         raise BergerError(
             f"{out}: holds a run already; continue it with --resume or choose another folder."
         )

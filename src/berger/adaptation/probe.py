@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
 from berger.corpus import WindowDataset
@@ -62,17 +63,16 @@ class LinearProbe:
 
     Attributes
     ----------
-    weight : Tensor, float64, shape (n_outputs, n_features)
-    bias : Tensor, float64, shape (n_outputs,)
+    weight : ndarray, shape (n_outputs, n_features)
+    bias : ndarray, shape (n_outputs,)
     """
 
-    weight: Tensor
-    bias: Tensor
+    weight: Array
+    bias: Array
 
     def probabilities(self, features: Array) -> Array:
         """Return class probabilities (n_windows, n_outputs)."""
-        logits = torch.from_numpy(features) @ self.weight.T + self.bias
-        probabilities: Array = logits.softmax(-1).numpy()
+        probabilities: Array = softmax(features @ self.weight.T + self.bias, axis=1)
         return probabilities
 
 
@@ -88,30 +88,31 @@ def fit_probe(
     ----------
     features : ndarray, shape (n_windows, n_features)
     labels : ndarray of int, shape (n_windows,)
-        0 … n_outputs − 1.
+        0 … n_outputs − 1; a class without windows is never guessed.
     n_outputs : int
     penalty : float
-        Strength of the L2 penalty.
+        Strength of the L2 penalty, beside the mean loss of a window.
     """
-    x = torch.from_numpy(features)
-    mean, scale = x.mean(0), x.std(0, correction=0)
-    scale = torch.where(scale > 1e-12, scale, 1.0)
-    x = (x - mean) / scale
-    y = torch.tensor(labels, dtype=torch.long)
-    counts = torch.bincount(y, minlength=n_outputs).double()
-    weights = torch.where(counts > 0, len(y) / (n_outputs * counts.clamp_min(1)), 0.0)
+    mean, scale = features.mean(0), features.std(0)
+    scale = np.where(scale > 1e-12, scale, 1.0)
+    x = (features - mean) / scale
+    truth = np.eye(n_outputs)[labels]
+    share = truth / np.maximum(truth.sum(0), 1)  # every class weighs the same …
+    share /= share.sum()  # … and all windows together one
 
-    weight = torch.zeros(n_outputs, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(n_outputs, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=300, line_search_fn="strong_wolfe")
+    def loss(flat: Array) -> tuple[float, Array]:
+        """Value and gradient; the last column of `flat` is the bias."""
+        both = flat.reshape(n_outputs, -1)
+        weight = both[:, :-1]
+        logits = x @ weight.T + both[:, -1]
+        value = -(share * log_softmax(logits, axis=1)).sum() + penalty / 2 * (weight**2).sum()
+        slope = softmax(logits, axis=1) * share.sum(1, keepdims=True) - share
+        return value, np.column_stack((slope.T @ x + penalty * weight, slope.sum(0))).ravel()
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weight.T + bias, y, weights)
-        loss = loss + penalty / 2 * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
-    folded = weight.detach() / scale
-    return LinearProbe(folded, bias.detach() - folded @ mean)
+    start = np.zeros(n_outputs * (x.shape[1] + 1))
+    found = minimize(
+        loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-6}
+    )
+    both = found.x.reshape(n_outputs, -1)
+    weight = both[:, :-1] / scale
+    return LinearProbe(weight, both[:, -1] - weight @ mean)

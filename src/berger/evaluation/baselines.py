@@ -1,13 +1,10 @@
-"""What any model has to beat: chance, and log band powers with logistic regression."""
+"""What any model has to beat: log band powers, read by the same logistic regression."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import welch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from berger.corpus import WindowDataset
 from berger.spectral import BANDS
@@ -40,20 +37,3 @@ def band_power_features(windows: WindowDataset, ch_names: tuple[str, ...]) -> Ar
         power = [density[..., band].sum(-1) * freqs[1] for band in bands if band.any()]
         rows.append(np.log(np.stack(power, -1) + 1e-12).reshape(len(signal), -1))
     return np.concatenate(rows)
-
-
-def logistic_regression(penalty: float, n_windows: int) -> Pipeline:
-    """Return a class-balanced logistic regression on standardised features.
-
-    Parameters
-    ----------
-    penalty : float
-        Strength of the L2 penalty beside the mean loss of a window, as in
-        `berger.adaptation.probe.fit_probe`.
-    n_windows : int
-        Number of windows that it will be fitted to.
-    """
-    regression = LogisticRegression(
-        C=1 / (penalty * n_windows), class_weight="balanced", max_iter=2000
-    )
-    return make_pipeline(StandardScaler(), regression)

@@ -5,25 +5,34 @@ from __future__ import annotations
 import statistics
 import time
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from berger.adaptation.probe import LinearProbe, embed_windows, fit_probe
 from berger.configuration import Config
 from berger.corpus import Corpus, WindowDataset, open_corpus, prepare
 from berger.errors import BergerError
-from berger.evaluation.baselines import Array, band_power_features, logistic_regression
-from berger.evaluation.protocol import Tested, cross_validate, make_folds, summarise
+from berger.evaluation.baselines import Array, band_power_features
+from berger.evaluation.protocol import (
+    Probabilities,
+    cross_validate,
+    make_folds,
+    summarise,
+)
 from berger.files import write_json, written_whole
 from berger.models import Classifier, ClassifierConfig, SpecHiNet, load_checkpoint
+from berger.models.device import Device, compute_device
 from berger.models.heads import Pooling
+from berger.pretraining import CONFIG_FILE, RECORD_FILE
 from berger.tasks import TaskConfig, labelled_windows, preparation
 from berger.training.log import run_record
+from berger.training.loop import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 Baseline = Literal["band power + logistic regression", "same network, random weights", "chance"]
@@ -58,7 +67,7 @@ class AdaptationConfig(Config):
 
     strategy: Literal["frozen probe"] = "frozen probe"
     pooling: Pooling = "mean"
-    penalties: tuple[float, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
@@ -74,7 +83,7 @@ def adapt(
     *,
     data: list[Path] | None = None,
     corpus_folder: Path | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     workers: int = 1,
     quiet: bool = False,
 ) -> pd.DataFrame:
@@ -109,9 +118,10 @@ def adapt(
     BergerError
         If checkpoint, task and recordings do not fit together, or `out` holds another run.
     """
-    began = time.monotonic()
-    if (out / RESULTS_FILE).exists():
-        raise BergerError(f"{out}: holds a finished run; choose another folder.")
+    began, record = time.monotonic(), run_record()
+    if (out / RECORD_FILE).exists() or (out / STATE_FILE).exists():
+        raise BergerError(f"{out}: holds a run already; choose another folder.")
+    place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, SpecHiNet):
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
@@ -128,7 +138,6 @@ def adapt(
         config.seed,
     )
 
-    place = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
     features = {PROBE: _embed(encoder.to(place), windows, config, quiet)}
     if RANDOM in config.baselines:
         torch.manual_seed(config.seed)
@@ -139,9 +148,11 @@ def adapt(
     if CHANCE in config.baselines:
         features[CHANCE] = np.zeros((len(table), 1))
 
+    def fit(x: Array, y: npt.NDArray[np.int64], penalty: float) -> Probabilities:
+        return fit_probe(x, y, len(classes), penalty).probabilities
+
     tested = {}
     for name, values in features.items():
-        fit = _fit_band_power if name == BAND_POWER else _probe_fitter(len(classes))
         penalties = (1.0,) if name == CHANCE else config.penalties
         tested[name] = cross_validate(name, table, values, classes, folds, fit, penalties)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
@@ -150,7 +161,7 @@ def adapt(
     predictions["start"] = predictions["start"] / sfreq
     results = summarise(predictions, classes, config.seed)
 
-    record = run_record() | {
+    record |= {
         "kind": "adaptation",
         "seed": config.seed,
         "device": str(place),
@@ -166,19 +177,27 @@ def adapt(
             "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
         },
         "corpus": {"id": corpus.manifest.id, "hours": corpus.hours},
+        "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
         "penalties": {name: model.penalties for name, model in tested.items()},
         "seen_in_pretraining": sorted(seen),
     }
-    _save_classifier(encoder, features[PROBE], table, tested[PROBE], task, config, out, record)
-    with written_whole(out / "config.yaml") as temporary:
+    labels = table["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
+    # the head for everybody, with the median of the folds' penalties
+    penalty = statistics.median_low(tested[PROBE].penalties)
+    probe = fit_probe(features[PROBE], labels, len(classes), penalty)
+    montage = windows.blocks[0].ch_names if config.pooling == "electrodes" else None
+    _classifier(encoder, probe, task, config.pooling, montage).save_checkpoint(
+        out / "checkpoint", record
+    )
+    with written_whole(out / CONFIG_FILE) as temporary:
         temporary.write_text(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
         )
-    write_json(out / "run.json", record | {"wall_seconds": round(time.monotonic() - began, 1)})
     for name, content in ((PREDICTIONS_FILE, predictions), (RESULTS_FILE, results)):
         with written_whole(out / name) as temporary:
             content.to_parquet(temporary, index=False)
+    write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return results
 
 
@@ -213,6 +232,16 @@ def _task_corpus(
     return open_corpus(corpus_folder)
 
 
+def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:
+    """Recordings that give no window to the task, and why."""
+    unlabelled = "no usable window with a label"
+    return {
+        row.recording: row.reason or unlabelled
+        for row in corpus.recordings.itertuples()
+        if row.recording not in set(table["recording"])
+    }
+
+
 def _embed(
     encoder: SpecHiNet, windows: WindowDataset, config: AdaptationConfig, quiet: bool
 ) -> Array:
@@ -237,40 +266,26 @@ def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
     return tuple(name for name in montages[0] if name in common)
 
 
-def _probe_fitter(n_outputs: int) -> Any:
-    return lambda x, y, penalty: fit_probe(x, y, n_outputs, penalty).probabilities
-
-
-def _fit_band_power(features: Array, labels: Any, penalty: float) -> Any:
-    return logistic_regression(penalty, len(labels)).fit(features, labels).predict_proba
-
-
-def _save_classifier(
+def _classifier(
     encoder: SpecHiNet,
-    features: Array,
-    table: pd.DataFrame,
-    tested: Tested,
+    probe: LinearProbe,
     task: TaskConfig,
-    config: AdaptationConfig,
-    out: Path,
-    record: dict[str, Any],
-) -> None:
-    """Fit the head to everybody, with the median of the folds' penalties, and save both."""
-    labels = table["label"].map({name: i for i, name in enumerate(task.classes)}).to_numpy()
-    penalty = statistics.median_low(tested.penalties)
-    probe: LinearProbe = fit_probe(features, labels, len(task.classes), penalty)
-    n_chans = features.shape[1] // encoder.embed_dim
+    pooling: Pooling,
+    montage: tuple[str, ...] | None,
+) -> Classifier:
+    """Put encoder and probe together; with "electrodes" the weights belong to one montage."""
+    expected = {"window_seconds": task.window_seconds} | ({"ch_names": montage} if montage else {})
     classifier = Classifier(
         ClassifierConfig(
             encoder=encoder.config,
-            pooling=config.pooling,
-            n_chans=n_chans if config.pooling == "electrodes" else None,
+            pooling=pooling,
+            n_chans=len(montage) if montage else None,
             classes=task.classes,
         ),
-        encoder.contract.model_copy(update={"window_seconds": task.window_seconds}),
+        encoder.contract.model_copy(update=expected),
     )
     classifier.encoder.load_state_dict(encoder.state_dict())
     with torch.no_grad():
-        classifier.head.weight.copy_(probe.weight)
-        classifier.head.bias.copy_(probe.bias)
-    classifier.save_checkpoint(out / "checkpoint", record)
+        classifier.head.weight.copy_(torch.from_numpy(probe.weight))
+        classifier.head.bias.copy_(torch.from_numpy(probe.bias))
+    return classifier

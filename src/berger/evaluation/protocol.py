@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from berger.corpus import split_subjects, subject_folds
+from berger.errors import BergerError
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.statistics import balanced_accuracy_interval
 
@@ -48,7 +49,17 @@ def make_folds(
     validation_share : float
         Share of the people outside the test set by whom choices are made.
     seed : int
+
+    Raises
+    ------
+    BergerError
+        For fewer than three people.
     """
+    if len(set(subjects)) < 3:
+        raise BergerError(
+            f"recordings of {' and '.join(sorted(set(subjects)))} only; folds by person need at "
+            "least three people: to train, to choose and to test on."
+        )
     folds = []
     for test in subject_folds(subjects, n_folds, seed):
         others = sorted(set(subjects) - set(test))

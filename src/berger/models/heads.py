@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from einops import rearrange
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
@@ -32,13 +33,19 @@ class ClassifierConfig(Config):
     name: Literal["classifier"] = "classifier"
     encoder: SpecHiNetConfig
     pooling: Pooling = "mean"
-    n_chans: int | None = None
-    classes: tuple[str, ...]
+    n_chans: int | None = Field(None, ge=1)
+    classes: tuple[str, ...] = Field(min_length=2)
 
     @property
     def n_outputs(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @model_validator(mode="after")
+    def _electrodes_are_counted(self) -> Self:
+        if self.pooling == "electrodes" and self.n_chans is None:
+            raise ValueError("pooling: electrodes needs n_chans")
+        return self
 
 
 class Classifier(EEGModel):

@@ -28,6 +28,7 @@ value per electrode and step. Hence 2,925,764 parameters: the published 2,928,10
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
@@ -38,6 +39,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
+from berger.errors import BergerError
 from berger.models.contract import EEGModel, Features, InputContract
 from berger.models.layers import RotaryAttentionLayer
 from berger.spectral import apply_gain, map_shape
@@ -160,7 +162,12 @@ class SpecHiNet(EEGModel):
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(cast(nn.Parameter, last.bias))
 
-    def forward_features(self, signal: Tensor, times: Tensor | None = None) -> Features:
+    def forward_features(
+        self,
+        signal: Tensor,
+        times: Tensor | None = None,
+        ch_names: Sequence[str] | None = None,
+    ) -> Features:
         """Embed windows.
 
         Parameters
@@ -170,12 +177,23 @@ class SpecHiNet(EEGModel):
         times : Tensor, shape (batch, n_times), optional
             Position of each sample for the rotary encoding; 0.1 to 1.1 over the window if not
             given, as the paper does downstream.
+        ch_names : sequence of str, optional
+            Names of the electrodes; this network reads any and needs none.
 
         Returns
         -------
         Features
             `config.bottleneck_dim` wide, n_chans · 2T/120 tokens.
+
+        Raises
+        ------
+        BergerError
+            If the shapes do not fit.
         """
+        if ch_names is not None and len(ch_names) != signal.shape[1]:
+            raise BergerError(
+                f"{len(ch_names)} names for a signal of {signal.shape[1]} electrodes; name each."
+            )
         padded, times = self._prepare(signal, times)
         tokens = _to_tokens(self._encode(padded, times).embedding, signal.shape[1])
         return Features(tokens=tokens, summary=tokens.mean(1))
@@ -216,6 +234,10 @@ class SpecHiNet(EEGModel):
 
     def _prepare(self, signal: Tensor, times: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scale to the network's unit, pad with zeros on the right, continue the times."""
+        if signal.ndim != 3:
+            raise BergerError(
+                f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."
+            )
         n_times = signal.shape[-1]
         if times is None:
             times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(len(signal), -1)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from glob import glob
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from berger.configuration import Config, load_config
 from berger.corpus import Corpus
@@ -26,19 +27,31 @@ Classes = dict[str, str]
 
 
 class FileNameLabels(Config):
-    """One label for a whole recording, read from its path.
+    """One label for a whole recording, read from its name.
 
     Attributes
     ----------
     pattern : str
-        Regular expression with a group ``label``, searched in the recording's path.
+        Regular expression with a group ``label``, searched in the recording's id: the file's name,
+        and before it the folders below the one that a corpus was prepared from.
     classes : dict of str to str
-        What the group finds → class. Recordings with anything else are left out, and counted.
+        What the group finds → class. Recordings with anything else are left out.
     """
 
     origin: Literal["file name"] = Field(alias="from")
     pattern: str
     classes: Classes
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_label(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groupindex
+        except re.error as error:
+            raise ValueError(f"no regular expression ({error})") from error
+        if "label" not in groups:
+            raise ValueError("must hold a group (?P<label>...)")
+        return pattern
 
 
 class AnnotationLabels(Config):
@@ -61,7 +74,7 @@ class TaskConfig(Config):
     ----------
     name, title, description : str
     recordings : tuple of str
-        Glob patterns below the data folder.
+        Paths or glob patterns; relative ones count from the data folder.
     labels : FileNameLabels or AnnotationLabels
     window_seconds, step_seconds : float
         Length of a window, and from one window to the next (default: the length).
@@ -95,6 +108,12 @@ class TaskConfig(Config):
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order in which they are given."""
         return tuple(dict.fromkeys(self.labels.classes.values()))
+
+    @model_validator(mode="after")
+    def _has_a_question(self) -> Self:
+        if len(self.classes) < 2:
+            raise ValueError("labels.classes must name at least two classes")
+        return self
 
 
 def catalogue() -> dict[str, Path]:
@@ -132,7 +151,7 @@ def find_data(task: TaskConfig, origin: str | Path, data: Path | None) -> list[P
         If the folder is not known or nothing in it fits.
     """
     if data is None:
-        if origin not in catalogue():
+        if str(origin) not in catalogue():
             data = Path(origin).parent
         elif root := os.environ.get("BERGER_DATA"):
             data = Path(root) / task.name
@@ -141,7 +160,13 @@ def find_data(task: TaskConfig, origin: str | Path, data: Path | None) -> list[P
                 f"task {task.name}: where is the data? Give --data FOLDER with the files from "
                 f"{task.source or 'its source'}, or --corpus with a corpus made from them."
             )
-    found = sorted({path for pattern in task.recordings for path in data.glob(pattern)})
+    found = sorted(
+        {
+            data / path
+            for pattern in task.recordings
+            for path in glob(pattern, root_dir=data, recursive=True)  # noqa: PTH207 - absolute too
+        }
+    )
     if not found:
         raise BergerError(
             f"{data}: nothing there fits {' or '.join(task.recordings)}; give the folder "

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -54,7 +56,7 @@ def run_record() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in packages},
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "hardware": f"{_processor()}, {os.cpu_count()} cores",
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -73,10 +75,15 @@ def _processor() -> str:
 
 def _git_commit() -> str | None:
     """Commit of the source tree that Berger runs from, None for an installed package."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip() or None
+    git = shutil.which("git")
+    here = Path(__file__)
+
+    def ask(*words: str) -> str:
+        command = [git or "git", "-C", str(here.parent), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    # a package that is installed inside somebody's repository is not tracked by it
+    if git is None or not ask("ls-files", here.name):
+        return None
+    return ask("rev-parse", "HEAD") or None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, Self
 
 import torch
@@ -19,6 +22,7 @@ from berger.configuration import Config
 from berger.corpus import Batch, WindowDataset, WindowSampler, collate
 from berger.errors import BergerError
 from berger.files import written_whole
+from berger.models.device import Device, compute_device
 from berger.training.log import JsonLinesLog
 from berger.training.optim import OptimizerConfig, build_optimizer, build_schedule
 
@@ -75,7 +79,7 @@ def fit(
     out: Path,
     *,
     seed: int,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     workers: int = 0,
     resume: bool = False,
     quiet: bool = False,
@@ -117,7 +121,8 @@ def fit(
     BergerError
         If there is nothing to resume or the loss is no longer a finite number.
     """
-    fabric = Fabric(accelerator=device, devices=1, precision=config.precision)
+    place = compute_device(device)
+    fabric = Fabric(accelerator=place.type, devices=1, precision=config.precision)
     torch.manual_seed(seed)
     generator = torch.Generator(fabric.device).manual_seed(seed)
     sampler = WindowSampler(dataset, config.batch_size, seed)
@@ -132,68 +137,73 @@ def fit(
         "schedule": schedule,
         "generators": {},
         "step": 0,  # also the sampler's position: batch step · accumulate comes next
+        "windows": _fingerprint(dataset),
     }
     if resume:
         _load(fabric, out, state, generator)
-    log = JsonLinesLog(out / "log.jsonl", keep_until=state["step"])
     loader = DataLoader(
         dataset,
         batch_sampler=sampler.starting_at(state["step"] * config.accumulate),
         collate_fn=collate,
         num_workers=workers,
         persistent_workers=workers > 0,
+        # it draws a number when it starts, which dropout would miss in a resumed run
+        generator=torch.Generator(),
     )
     batches = iter(loader)
-    bar = tqdm(
-        total=total,
-        initial=state["step"],
-        unit="step",
-        disable=quiet,
-        file=sys.stderr,
-        smoothing=0.1,
-    )
     module.train()
-    while state["step"] < total:
-        started = time.perf_counter()
-        losses, waited = _accumulate(fabric, module, batches, generator, config.accumulate)
-        clip = config.optimizer.clip_norm
-        norm = fabric.clip_gradients(
-            module, optimizer, max_norm=clip or float("inf"), error_if_nonfinite=False
-        )
-        learning_rate = schedule.get_last_lr()[0]
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-        state["step"] += 1
-        seconds = time.perf_counter() - started
+    with (
+        closing(JsonLinesLog(out / "log.jsonl", keep_until=state["step"])) as log,
+        tqdm(
+            total=total,
+            initial=state["step"],
+            unit="step",
+            disable=quiet,
+            file=sys.stderr,
+            smoothing=0.1,
+        ) as bar,
+    ):
+        while state["step"] < total:
+            started = time.perf_counter()
+            losses, waited = _accumulate(fabric, module, batches, generator, config.accumulate)
+            clip = config.optimizer.clip_norm
+            norm = fabric.clip_gradients(
+                module, optimizer, max_norm=clip or float("inf"), error_if_nonfinite=False
+            )
+            learning_rate = schedule.get_last_lr()[0]
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            state["step"] += 1
+            seconds = time.perf_counter() - started
 
-        step, last = state["step"], state["step"] == total
-        if step % config.log_every == 0 or step == 1 or last:
-            values = {name: value.item() for name, value in losses.items()}
-            if not all(map(torch.isfinite, losses.values())):
+            step, last = state["step"], state["step"] == total
+            logs = step % config.log_every == 0 or step == 1 or last
+            saves = step % config.save_every == 0 or last
+            if (logs or saves) and not all(map(torch.isfinite, losses.values())):
                 raise BergerError(
                     f"{out}: the loss is no longer a finite number at step {step}; lower "
                     "training.optimizer.lr, or look at the recordings with `berger report`."
                 )
-            log.write(
-                step=step,
-                split="train",
-                **values,
-                lr=learning_rate,
-                grad_norm=float(norm) if norm is not None else None,
-                seconds_per_step=round(seconds, 6),
-                data_wait=round(waited / seconds, 6),
-            )
-            bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
-        bar.update()
-        if validate is not None and (step % config.validate_every == 0 or last):
-            module.eval()
-            log.write(step=step, split="validation", **validate())
-            module.train()
-        if step % config.save_every == 0 or last:
-            _save(fabric, out, state, generator)
-    bar.close()
-    log.close()
+            if logs:
+                values = {name: value.item() for name, value in losses.items()}
+                log.write(
+                    step=step,
+                    split="train",
+                    **values,
+                    lr=learning_rate,
+                    grad_norm=float(norm) if norm is not None else None,
+                    seconds_per_step=round(seconds, 6),
+                    data_wait=round(waited / seconds, 6),
+                )
+                bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+            bar.update()
+            if validate is not None and (step % config.validate_every == 0 or last):
+                module.eval()
+                log.write(step=step, split="validation", **validate())
+                module.train()
+            if saves:
+                _save(fabric, out, state, generator)
     return total
 
 
@@ -218,6 +228,14 @@ def _accumulate(
     return totals, waited
 
 
+def _fingerprint(dataset: WindowDataset) -> str:
+    """Tell windows apart by what is in them, wherever the corpus lies."""
+    digest = hashlib.sha256(dataset.starts.tobytes() + dataset.of_block.tobytes())
+    for block in dataset.blocks:
+        digest.update(f"{block.content} {block.offset} {block.subject} ".encode())
+    return digest.hexdigest()
+
+
 def _save(fabric: Fabric, out: Path, state: dict[str, Any], generator: torch.Generator) -> None:
     state["generators"] = {"masks": generator.get_state(), "torch": torch.get_rng_state()}
     if torch.cuda.is_available():
@@ -230,7 +248,18 @@ def _load(fabric: Fabric, out: Path, state: dict[str, Any], generator: torch.Gen
     path = out / STATE_FILE
     if not path.is_file():
         raise BergerError(f"{out}: nothing to resume, no {STATE_FILE}; start without --resume.")
-    fabric.load(path, state, weights_only=True)
+    windows = state["windows"]
+    try:
+        fabric.load(path, state, weights_only=True)
+    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError) as error:
+        raise BergerError(
+            f"{path}: damaged or of another Berger; start a new run in another folder."
+        ) from error
+    if state["windows"] != windows:
+        raise BergerError(
+            f"{out}: was started on other windows; resume with the same corpus, or start a new "
+            "run in another folder."
+        )
     generator.set_state(state["generators"]["masks"].cpu())
     torch.set_rng_state(state["generators"]["torch"].cpu())
     if "cuda" in state["generators"] and torch.cuda.is_available():
