@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import errno
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, validators
 
 from berger import __version__
 from berger.configuration import Config, field_names, load_config, shipped_configs
@@ -23,6 +26,13 @@ app = App(
 )
 corpus_app = App(name="corpus", help="Look into a corpus.")
 app.command(corpus_app)
+
+MOST_FAILURES = 10
+NOT_OUR_FAULT = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+)
+"""Errors of the system that a user can mend: a path that cannot be written, a full disk."""
 
 Overrides = Annotated[dict[str, Any] | None, Parameter(parse=False)]
 """Options named after fields of a command's configuration; `main` fills them in."""
@@ -47,7 +57,7 @@ class Common:
 
     seed: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = None
+    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
     quiet: bool = False
 
     @property
@@ -116,6 +126,7 @@ def prepare(
     summary = prepare_corpus(
         list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
     )
+    _tell_failures([failure.reason for failure in summary.failures])
     common.say(str(summary))
 
 
@@ -276,7 +287,8 @@ def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) 
     """
     from berger.inference import embed as run
 
-    _tell_failures(run(checkpoint, paths, out, device=common.device, quiet=common.quiet))
+    failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
+    _tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -295,7 +307,8 @@ def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()
     """
     from berger.inference import predict as run
 
-    _tell_failures(run(checkpoint, paths, out, device=common.device, quiet=common.quiet))
+    failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
+    _tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -339,25 +352,50 @@ def tasks(*, common: Common = Common()) -> None:
 def configs(*, common: Common = Common()) -> None:
     """List the configurations that are shipped with Berger."""
     for name, path in shipped_configs().items():
-        about = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        print(f"{name:<18} {path.parent.name:<12} {about}")
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = " ".join(line[1:].strip() for line in takewhile(lambda x: x[:2] == "# ", lines))
+        print(f"{name:<18} {path.parent.name:<12} {header.split('. ')[0].removesuffix('.')}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit status 0 done, 2 the request cannot be done, 1 a fault of ours."""
-    tokens = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        tokens, overrides = _take_overrides(tokens)
+        tokens, overrides = _take_overrides(given)
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if "overrides" in ignored:
             bound.arguments["overrides"] = overrides
         command(*bound.args, **bound.kwargs)
-    except (BergerError, CycloptsError) as error:
-        print(f"berger: {error}", file=sys.stderr)
-        sys.exit(2)
+    except BergerError as error:
+        _refuse(str(error))
+    except CycloptsError as error:
+        _refuse(f"{error}{_hint(error, given)}")
+    except OSError as error:
+        if error.errno not in NOT_OUR_FAULT:
+            raise
+        path = error.filename2 or error.filename
+        _refuse(f"{path}: {error.strerror}; free space, or choose another place.")
     except KeyboardInterrupt:
-        print("berger: interrupted; run the same command again to continue.", file=sys.stderr)
+        print(
+            "berger: interrupted; the same command continues, `pretrain` with --resume.",
+            file=sys.stderr,
+        )
         sys.exit(130)
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"berger: {reason}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _hint(error: CycloptsError, given: list[str]) -> str:
+    """Return which field of the command's configuration an unknown option may have meant."""
+    schema = _schema(given[0])
+    if schema is None or not isinstance(error, UnknownOptionError):
+        return ""
+    wrong = (error.token.keyword or error.token.value).removeprefix("--").replace("-", "_")
+    near = difflib.get_close_matches(wrong, list(field_names(schema)), n=1)
+    return f" Did you mean --{near[0]}?" if near else ""
 
 
 def _schema(command: str) -> type[Config] | None:
@@ -389,7 +427,7 @@ def _take_overrides(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
         name, has_value, value = token.removeprefix("--").partition("=")
         name = name.replace("-", "_")
         if token.startswith("--") and (name in fields or "." in name):
-            if not has_value and (value := next(rest, "")) == "":
+            if not has_value and (value := next(rest, "--")).startswith("--"):
                 raise BergerError(f"--{name}: needs a value.")
             overrides[name] = value
         else:
@@ -407,6 +445,9 @@ def _print_config(config: Config) -> None:
     print(content, end="")
 
 
-def _tell_failures(failures: Any) -> None:
-    for row in failures.itertuples():
-        print(f"berger: {row.recording} left out: {row.reason}", file=sys.stderr)
+def _tell_failures(reasons: Sequence[str]) -> None:
+    """Say on stderr which recordings were left out and why; of very many, the first."""
+    for reason in reasons[:MOST_FAILURES]:
+        print(f"berger: left out {reason}", file=sys.stderr)
+    if len(reasons) > MOST_FAILURES:
+        print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)

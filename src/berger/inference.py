@@ -120,8 +120,8 @@ def predict(
         Recordings or folders.
     out : Path
         Folder: for each recording ``<id>.csv`` with ``start`` (s), ``duration`` (s), ``usable``,
-        ``prediction``, ``score_<class>``, and, if there are usable windows, ``<id>_annotations.edf``
-        with their classes: EDF+ without signals, which viewers and `mne.read_annotations` read.
+        ``prediction``, ``score_<class>``, and, if windows are usable, ``<id>_annotations.edf`` with
+        their classes: EDF+ without signals, which viewers and `mne.read_annotations` read.
     device : {"auto", "cpu", "cuda"}
     quiet : bool
         No progress bar.
@@ -199,9 +199,8 @@ def _cut_recordings(
         n_times = round(contract.window_seconds * sfreq)
         starts = np.arange(0, signal.shape[1] - n_times + 1, n_times)
         if not len(starts):
-            failures.append(
-                (recording_id, f"shorter than a window of {contract.window_seconds:g} s")
-            )
+            reason = f"{path}: shorter than a window of {contract.window_seconds:g} s."
+            failures.append((recording_id, reason))
             continue
         stretches = np.array(prepared.stretches).reshape(-1, 2)
         inside = (stretches[:, 0] <= starts[:, None]) & (
@@ -231,9 +230,8 @@ def _by_batch(
 
 def _raise_if_none(done: Sequence[object], failures: Sequence[tuple[str, str]]) -> None:
     if not done:
-        name, reason = failures[0]
         more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
-        raise BergerError(f"no recording could be used: {name}: {reason}{more}")
+        raise BergerError(f"no recording could be used: {failures[0][1]}{more}")
 
 
 def _write_failures(failures: list[tuple[str, str]], path: Path) -> pd.DataFrame:

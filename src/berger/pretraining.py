@@ -150,12 +150,12 @@ def pretrain(
     model.save_checkpoint(out / "checkpoint", record)
 
     untrained = _fresh_model(config, contract).to(objective.device).eval()
-    errors = restoration_errors(objective, watched, config)
-    before = restoration_errors(Restoration(untrained, config.objective), watched, config)
+    errors = window_errors(objective, watched, config)
+    before = window_errors(Restoration(untrained, config.objective), watched, config)
     before = before[before["signal"] == "restored"].assign(signal="untrained network")
     with written_whole(out / RESTORATION_FILE) as temporary:
-        pd.concat([errors, before]).to_parquet(temporary, index=False)
-    example = _example(objective, watched, config)
+        restoration_errors(pd.concat([errors, before])).to_parquet(temporary, index=False)
+    example = _example(objective, watched, errors, config)
     with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
         np.savez(file, **example)  # type: ignore[arg-type]
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
@@ -177,7 +177,7 @@ def validation_losses(
 
 
 @torch.inference_mode()
-def restoration_errors(
+def window_errors(
     objective: Restoration, windows: WindowDataset, config: PretrainingConfig
 ) -> pd.DataFrame:
     """Compare restored windows with the clean ones, band by band.
@@ -185,12 +185,13 @@ def restoration_errors(
     Returns
     -------
     DataFrame
-        ``subject, band, signal, error``: power of the error over the clean power in that band,
-        summed over a person's windows and electrodes. Silence has 1. ``signal`` is the masked
-        input as it is, the restored signal (mean of both branches), or one branch.
+        ``window, subject, band, signal, error, power``: squared error and clean power in the band,
+        summed over electrodes. ``signal`` is the masked input as it is, the restored signal (mean
+        of both branches), or one branch.
     """
     generator = _mask_generator(objective, config)
-    rows = []
+    rows: list[tuple[int, str, str, str, float, float]] = []
+    first = 0
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
         masked, _ = objective.mask(clean, generator)
@@ -202,41 +203,60 @@ def restoration_errors(
             "coarse branch": restored.coarse,
         }
         power = band_powers(clean, batch.sfreq)
+        number = range(first, first + len(batch))
         for signal, guess in guesses.items():
             for band, error in band_powers(guess - clean, batch.sfreq).items():
-                per_window = zip(
-                    batch.subjects,
-                    error.sum(1).tolist(),
-                    power[band].sum(1).tolist(),
-                    strict=True,
-                )
-                rows += [(subject, band, signal, e, p) for subject, e, p in per_window]
-    table = pd.DataFrame(rows, columns=["subject", "band", "signal", "error", "power"])
-    sums = table.groupby(["subject", "band", "signal"], sort=False, as_index=False).sum()
+                sums = (error.sum(1).tolist(), power[band].sum(1).tolist())
+                per_window = zip(number, batch.subjects, *sums, strict=True)
+                rows += [(window, who, band, signal, e, p) for window, who, e, p in per_window]
+        first += len(batch)
+    return pd.DataFrame(rows, columns=["window", "subject", "band", "signal", "error", "power"])
+
+
+def restoration_errors(errors: pd.DataFrame) -> pd.DataFrame:
+    """Sum `window_errors` over each person's windows.
+
+    Returns
+    -------
+    DataFrame
+        ``subject, band, signal, error``: error over clean power; silence has 1.
+    """
+    keys = ["subject", "band", "signal"]
+    sums = errors.groupby(keys, sort=False, as_index=False)[["error", "power"]].sum()
     return sums.assign(error=sums["error"] / sums["power"]).drop(columns="power")
 
 
 @torch.inference_mode()
 def _example(
-    objective: Restoration, windows: WindowDataset, config: PretrainingConfig
+    objective: Restoration,
+    windows: WindowDataset,
+    errors: pd.DataFrame,
+    config: PretrainingConfig,
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """One window in the middle of the watched ones: clean, masked, restored."""
-    middle = windows.take(np.array([len(windows) // 2]))
-    (batch,) = middle.batches(1)
-    clean = batch.signal(objective.device)
-    masked, gain = objective.mask(clean, _mask_generator(objective, config))
+    """Return the window with the median error: clean, masked, restored; neither best nor worst."""
+    sums = errors[errors["signal"] == "restored"].groupby("window")[["error", "power"]].sum()
+    by_error = (sums["error"] / sums["power"]).sort_values().index
+    index = int(by_error[len(by_error) // 2])
+    generator = _mask_generator(objective, config)
+    for batch in windows.batches(config.training.batch_size):
+        clean = batch.signal(objective.device)
+        masked, gain = objective.mask(clean, generator)
+        if index < len(batch):
+            break
+        index -= len(batch)
     restored = objective.restore(masked, batch.starts).mean
     signals = {"clean": clean, "masked": masked, "restored": restored, "gain": gain}
-    mask = config.objective.mask
-    return {name: tensor[0].cpu().numpy() for name, tensor in signals.items()} | {
-        "sfreq": np.array(batch.sfreq),
-        "n_fft": np.array(mask.n_fft),
-        "hop": np.array(mask.hop),
-        "ch_names": np.array(batch.ch_names),
-        "subject": np.array(batch.subjects[0]),
-        "recording": np.array(batch.recordings[0]),
-        "start": np.array(batch.starts[0].item() / batch.sfreq),
+    facts = {
+        "sfreq": batch.sfreq,
+        "n_fft": config.objective.mask.n_fft,
+        "hop": config.objective.mask.hop,
+        "ch_names": batch.ch_names,
+        "subject": batch.subjects[index],
+        "recording": batch.recordings[index],
+        "start": batch.starts[index].item() / batch.sfreq,
     }
+    arrays = {name: tensor[index].cpu().numpy() for name, tensor in signals.items()}
+    return arrays | {name: np.array(value) for name, value in facts.items()}
 
 
 def _fresh_model(config: PretrainingConfig, contract: InputContract) -> SpecHiNet:

@@ -1,0 +1,264 @@
+"""The paragraphs for a paper, written from configurations and records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from berger import __version__
+from berger.errors import BergerError
+from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enumeration
+from berger.reports.folders import Part, Run, mapping, model_name
+
+SPECMOE = (
+    "SpecMoE: Spectral Mixture-of-Experts Foundation Model for Cross-Species EEG Decoding. "
+    "arXiv:2603.16739."
+)
+MNE = (
+    "Gramfort A. et al. MEG and EEG data analysis with MNE-Python. Frontiers in Neuroscience 7, "
+    "267 (2013). doi:10.3389/fnins.2013.00267."
+)
+PACKAGES = {
+    "berger": "Berger",
+    "python": "Python",
+    "torch": "PyTorch",
+    "mne": "MNE-Python",
+    "numpy": "NumPy",
+    "scipy": "SciPy",
+    "scikit-learn": "scikit-learn",
+    "lightning-fabric": "Lightning Fabric",
+}
+
+Cite = Callable[[str], str]
+
+
+def methods_section(parts: Iterable[Part]) -> Section:
+    """Write the methods of everything that the report is about."""
+    references: list[str] = []
+
+    def cite(reference: str) -> str:
+        if reference not in references:
+            references.append(reference)
+        return f" [{references.index(reference) + 1}]"
+
+    paragraphs = []
+    described = False  # preprocessing, by the corpus itself
+    runs = []
+    for part in parts:
+        if part.kind == "corpus":
+            try:
+                paragraphs.append(_corpus(part, cite))
+                described = True
+            except BergerError:  # its section says why it cannot be opened
+                continue
+        else:
+            run = part.run
+            runs.append(run)
+            if not described and (preprocessing := mapping(run.contract, "preprocessing")):
+                paragraphs.append(_preprocessing(preprocessing, cite))
+                described = True
+            describe = _pretraining if part.kind == "pretraining" else _adaptation
+            paragraphs.append(describe(run, cite))
+    paragraphs.append(_software(runs, cite))
+    text = Copyable(tuple(p for p in paragraphs if p), tuple(references))
+    lead = Text(
+        "Written from the configuration and the record of what ran; what they do not say is left "
+        "out. Check it against what you did before it goes into a paper."
+    )
+    return Section("Methods", topics=[Topic("", [lead, text])])
+
+
+def _corpus(part: Part, cite: Cite) -> str:
+    corpus = part.corpus
+    counts = corpus.manifest.counts
+    montages = corpus.manifest.montages
+    electrodes = enumeration(
+        sorted({str(len(montage.ch_names)) for montage in montages}, key=int), "or"
+    )
+    not_used = counts.failed + counts.rejected
+    left_out = f"; {counted(not_used, 'file')} could not be used" if not_used else ""
+    return (
+        f"EEG of {counted(counts.subjects, 'person', 'people')} "
+        f"({counted(counts.ok, 'recording')}, {counts.seconds_kept / 3600:,.2f} h usable, "
+        f"{electrodes} electrodes{left_out}) was used. "
+        + _preprocessing(corpus.manifest.preprocessing.model_dump(mode="json"), cite)
+    )
+
+
+def _preprocessing(config: Mapping[str, Any], cite: Cite) -> str:
+    steps = []
+    high, low = config.get("highpass"), config.get("lowpass")
+    if high and low:
+        steps.append(f"band-pass filtered from {high:g} to {low:g} Hz (zero-phase FIR)")
+    elif high or low:
+        steps.append(
+            f"{'high' if high else 'low'}-pass filtered at {high or low:g} Hz (zero-phase FIR)"
+        )
+    if notch := config.get("notch"):
+        steps.append(f"notch filtered at {notch:g} Hz and its harmonics")
+    if sfreq := config.get("sfreq"):
+        steps.append(f"resampled to {sfreq:g} Hz")
+    if config.get("reference") == "average":
+        steps.insert(0, "referenced to the average of the electrodes")
+    elif config.get("reference"):
+        steps.append("kept against the reference of the recording")
+    text = f"Recordings were read with MNE-Python{cite(MNE)}" + (
+        f", {enumeration(steps)}." if steps else "."
+    )
+    chosen = config.get("ch_names")
+    text += (
+        f" The electrodes {enumeration(chosen)} were used."
+        if chosen
+        else " Channels that are not named as an electrode of the 10–20 system or its extensions "
+        "were left out."
+    )
+    if (start := config.get("cut_start") or 0) + (end := config.get("cut_end") or 0):
+        text += f" The first {start:g} s and the last {end:g} s of each recording were cut."
+    if amplitude := config.get("max_amplitude"):
+        text += f" Stretches in which an electrode reached {amplitude:g} µV were left out."
+    if shortest := config.get("min_duration"):
+        text += f" Recordings shorter than {shortest:g} s were left out."
+    return text
+
+
+def _pretraining(run: Run, cite: Cite) -> str:
+    record, config = run.record, run.config
+    model, objective = mapping(config, "model"), mapping(config, "objective")
+    name = model_name(model)
+    if name == "SpecHi-Net":
+        name += ", one expert of SpecMoE"
+    size = f" ({record['n_parameters']:,} parameters)" if "n_parameters" in record else ""
+    seconds = record.get("window_seconds", config.get("window_seconds"))
+    windows = f"windows of {seconds:g} s" if seconds else "windows"
+    text = f"{name}{cite(SPECMOE)}{size}, was pretrained without labels to restore {windows} of EEG"
+    text += f" from a masked version. {_mask(mapping(objective, 'mask'), model.get('sfreq'))}"
+    if model.get("restores") == "correction":
+        text += " The network put out what has to be added to the masked input."
+    if "spectral_weight" in objective:
+        text += (
+            " The loss was the mean squared error plus "
+            f"{objective['spectral_weight']:g} times the mean squared difference of short-time "
+            "Fourier magnitudes, summed over both branches"
+        )
+        weights = objective.get("auxiliary_weights")
+        text += (
+            ", plus that of the two auxiliary outputs, weighted "
+            f"{enumeration(f'{weight:g}' for weight in weights)}."
+            if weights
+            else "."
+        )
+    text += _optimisation(record, mapping(config, "training"))
+    people = mapping(record, "subjects")
+    if people:
+        train, others = (len(people.get(part, ())) for part in ("train", "validation"))
+        text += (
+            f" Of {train + others} people, {train} were trained on; losses and restoration errors "
+            f"are those of the {others} others. The weights of the last step were kept."
+        )
+    return text
+
+
+def _mask(mask: Mapping[str, Any], sfreq: float | None) -> str:
+    if "ratio" not in mask:
+        return ""
+    shape = "rectangular" if mask.get("hard") else "Gaussian"
+    text = "The short-time Fourier transform"
+    if sfreq and "n_fft" in mask and "hop" in mask:
+        text += f" (Hann window of {mask['n_fft'] / sfreq:g} s, step {mask['hop'] / sfreq:g} s)"
+    text += (
+        f" was multiplied by {shape} masks, the same for all electrodes, until "
+        f"{mask['ratio']:.0%} of it was hidden"
+    )
+    kinds = mapping(mask, "kinds")
+    names = {
+        "frequency": "bands of frequency",
+        "time": "stretches of time",
+        "time_frequency": "spots of time and frequency",
+    }
+    shares = [
+        f"{names[kind]} {share:.0%}" for kind, share in kinds.items() if kind in names and share
+    ]
+    text += f" ({', '.join(shares)})" if shares else ""
+    if bias := mask.get("band_bias"):
+        text += f"; with probability {bias:g} a frequency was drawn inside an EEG band"
+    return text + "."
+
+
+def _optimisation(record: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    optimizer = mapping(training, "optimizer")
+    facts = []
+    if "lr" in optimizer:
+        facts.append(f"learning rate {optimizer['lr']:g}")
+        if "final_lr" in optimizer:
+            facts[-1] += f" falling to {optimizer['final_lr']:g} along a cosine"
+    if warmup := optimizer.get("warmup"):
+        facts.append(f"linear warm-up over {warmup:.0%} of the steps")
+    if "weight_decay" in optimizer:
+        facts.append(f"weight decay {optimizer['weight_decay']:g}")
+    if clip := optimizer.get("clip_norm"):
+        facts.append(f"gradient norm clipped at {clip:g}")
+    how = f" ({', '.join(facts)})" if facts else ""
+    if "steps" in record and "batch_size" in record:
+        seed = f", seed {record['seed']}" if "seed" in record else ""
+        return (
+            f" AdamW{how} took {record['steps']:,} steps of {record['batch_size']} windows{seed}."
+        )
+    return f" AdamW{how} was used." if how else ""
+
+
+def _adaptation(run: Run, cite: Cite) -> str:
+    record, config = run.record, run.config
+    task, checkpoint = mapping(record, "task"), mapping(record, "checkpoint")
+    if not task:
+        return ""
+    paper = f"{cite(str(task['paper']))}" if task.get("paper") else ""
+    text = f"The task was “{str(task.get('title') or task.get('name')).rstrip('.')}”{paper}"
+    if task.get("window_seconds"):
+        text += f", in windows of {task['window_seconds']:g} s"
+    if classes := task.get("classes"):
+        text += f" of the classes {enumeration(map(str, classes))}"
+    text += "."
+    if config.get("strategy") == "frozen probe":
+        pooled = (
+            "averaged over time, electrode by electrode"
+            if config.get("pooling") == "electrodes"
+            else "averaged over electrodes and time"
+        )
+        trained = checkpoint.get("trained_parameters")
+        text += (
+            f" The pretrained encoder was frozen and its features were {pooled}; a class-balanced "
+            f"logistic regression{f' ({trained:,} parameters)' if trained else ''} on standardised "
+            "features was fitted to them."
+        )
+    if folds := record.get("folds"):
+        people = {person for fold in folds for person in fold.get("test", ())}
+        text += (
+            f" It was tested in {len(folds)} folds by person ({len(people)} people), such that "
+            "nobody was in more than one of the training, validation and test parts of a fold. The "
+            "strength of the L2 penalty was chosen by the validation people; the test people were "
+            "used once."
+        )
+        seen = record.get("seen_in_pretraining") or ()
+        text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
+    text += (
+        " Results are balanced accuracies over all folds together, with 95% percentile intervals "
+        "of a bootstrap over people."
+    )
+    baselines = [name for name in config.get("baselines") or () if name != "chance"]
+    if baselines:
+        text += f" The same protocol was applied to {enumeration(map(str, baselines))}."
+    return text
+
+
+def _software(runs: Iterable[Run], cite: Cite) -> str:
+    versions: dict[str, str] = {}
+    hardware: list[str] = []
+    for run in runs:
+        versions |= {str(k): str(v) for k, v in mapping(run.record, "versions").items()}
+        machine = run.record.get("hardware")
+        if machine and machine not in hardware:
+            hardware.append(str(machine))
+    versions.setdefault("berger", __version__)
+    names = [f"{PACKAGES[key]} {versions[key]}" for key in PACKAGES if key in versions]
+    text = f"Software: {', '.join(names)}."
+    return f"{text} Hardware: {enumeration(hardware)}." if hardware else text

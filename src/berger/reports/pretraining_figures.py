@@ -1,0 +1,291 @@
+"""Figures of a pretraining run: the pretext task, the curves, the error per band."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from berger.reports.blocks import Image, counted
+from berger.reports.corpus_figures import label_rows, scale_bar, spacing
+from berger.reports.style import (
+    HALF,
+    INK,
+    LOOKS,
+    MUTED,
+    WIDE,
+    Style,
+    axes,
+    embed,
+    logarithmic,
+    looks,
+)
+
+Array = npt.NDArray[np.float64]
+
+SILENCE = 1.0
+"""Error power relative to the clean power of a restoration that is zero everywhere."""
+
+
+def overlay(
+    clean: Array, other: Array, signal: str, sfreq: float, start: float, ch_names: Sequence[str]
+) -> Image:
+    """Draw a signal (n_chans, n_times) in µV over the clean one, electrode below electrode."""
+    figure, ax = axes(HALF, 0.95 + 0.5 * len(clean))
+    step = spacing(clean)
+    time = start + np.arange(clean.shape[-1]) / sfreq
+    for row, (before, after) in enumerate(zip(clean, other, strict=True)):
+        centre = before.mean() + row * step
+        clean_line = ax.plot(
+            time, before - centre, color=LOOKS["clean"].colour, linewidth=1.3, alpha=0.55
+        )
+        line = ax.plot(time, after - centre, color=LOOKS[signal].colour, linewidth=0.8)
+    label_rows(ax, ch_names, step)
+    scale_bar(ax, step)
+    ax.set(xlabel="time in the recording (s)", xlim=(time[0], time[-1]))
+    figure.legend([*clean_line, *line], ["clean", signal], loc="outside upper left", ncols=2)
+    return embed(
+        figure, f"Traces of {counted(len(clean), 'electrode')}: clean, and {signal} over it."
+    )
+
+
+def maps(
+    signals: Mapping[str, Array], gain: Array, sfreq: float, n_fft: int, hop: int, electrode: str
+) -> tuple[Image, ...]:
+    """Draw STFT maps of one electrode's signals, and the gain of the mask.
+
+    Parameters
+    ----------
+    signals : mapping of str to ndarray, shape (n_times,)
+        Title → signal in µV; the first one is the clean signal and sets the colour scale.
+    gain : ndarray, shape (n_bins, n_frames)
+        What the STFT map was multiplied by, 0 to 1; drawn second.
+    sfreq : float
+    n_fft, hop : int
+        STFT window and step in samples of the mask.
+    electrode : str
+    """
+    power = {title: _decibels(signal, sfreq, n_fft) for title, signal in signals.items()}
+    clean, *others = power
+    seconds = len(signals[clean]) / sfreq
+    highest = min(sfreq / 2, 75.0)
+    shown = power[clean][: round(len(power[clean]) * highest / (sfreq / 2))]
+    low, top = np.quantile(shown, [0.03, 0.999])
+    shared = {"vmin": 5 * np.floor(low / 5), "vmax": 5 * np.ceil(top / 5)}
+    images = [_map(clean, power[clean], seconds, sfreq, highest, "power (dB µV²/Hz)", **shared)]
+    # centred frames: the first lies around time 0, the last around the end
+    width = hop / sfreq / 2
+    extent = (-width, (gain.shape[1] - 1) * hop / sfreq + width)
+    images.append(
+        _map(
+            "mask",
+            gain,
+            seconds,
+            sfreq,
+            highest,
+            "share let through",
+            extent,
+            vmin=0,
+            vmax=1,
+            cmap="gray",
+        )
+    )
+    images += [
+        _map(t, power[t], seconds, sfreq, highest, "power (dB µV²/Hz)", **shared) for t in others
+    ]
+    return tuple(
+        embed(figure, f"Time-frequency map of electrode {electrode}: {title}.")
+        for title, figure in zip([clean, "mask", *others], images, strict=True)
+    )
+
+
+def _map(
+    title: str,
+    values: Array,
+    seconds: float,
+    sfreq: float,
+    highest: float,
+    unit: str,
+    extent: tuple[float, float] | None = None,
+    **scale: Any,
+) -> Figure:
+    figure, ax = axes(HALF, 2.5)
+    half_bin = sfreq / 2 / (len(values) - 1) / 2
+    left, right = extent or (0.0, seconds)
+    image = ax.imshow(
+        values,
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
+        extent=(left, right, -half_bin, sfreq / 2 + half_bin),
+        **scale,
+    )
+    ax.set(xlabel="time in the window (s)", ylabel="frequency (Hz)", title=title)
+    ax.set(xlim=(0, seconds), ylim=(0, highest))
+    ax.grid(visible=False)
+    bar = figure.colorbar(image, ax=ax, label=unit, pad=0.02, aspect=18)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _decibels(signal: Array, sfreq: float, n_fft: int) -> Array:
+    """Log power density (n_bins, n_frames) through the mask's window, at a finer step."""
+    step = max(1, len(signal) // 240)
+    window = np.hanning(n_fft + 1)[:-1]
+    padded = np.pad(signal, n_fft // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::step] * window
+    power = np.abs(np.fft.rfft(frames, axis=-1)) ** 2 * 2 / (sfreq * np.sum(window**2))
+    decibels: Array = 10 * np.log10(np.maximum(power.T, 1e-12))
+    return decibels
+
+
+def curves(log: pd.DataFrame) -> tuple[Image, ...]:
+    """Draw losses, learning rate and gradient norm over the steps of a log."""
+    parts = {str(split): rows.dropna(axis=1, how="all") for split, rows in log.groupby("split")}
+    images = [_loss(parts)]
+    measures = {"step", "split", "loss", "lr", "grad_norm", "seconds_per_step", "data_wait"}
+    if terms := [name for name in log.columns if name not in measures]:
+        images.append(_terms(parts, terms))
+    training = parts.get("train", pd.DataFrame())
+    for column, label in (("lr", "learning rate"), ("grad_norm", "gradient norm")):
+        if column in training:
+            figure, ax = axes(HALF, 2.3)
+            _curve(ax, training["step"], training[column], INK)
+            ax.set(xlabel="step", ylabel=f"{label} (no unit)")
+            if column == "grad_norm" and (training[column] > 0).all():
+                logarithmic(ax)
+            last = training[column].iloc[-1]
+            alt = f"{label.capitalize()} over the steps; the last is {last:.3g}."
+            images.append(embed(figure, alt))
+    return tuple(images)
+
+
+def _loss(parts: Mapping[str, pd.DataFrame]) -> Image:
+    figure, ax = axes()
+    if "train" in parts:
+        rows = parts["train"]
+        _curve(ax, rows["step"], rows["loss"], LOOKS["training"].colour, label="training")
+    if "validation" in parts:
+        rows, look = parts["validation"], LOOKS["validation"]
+        dots: Style = {"marker": look.marker, "markersize": 3.5, "label": "validation"}
+        ax.plot(rows["step"], rows["loss"], color=look.colour, **dots)
+    _positive_axis(ax, pd.concat(list(parts.values()))["loss"])
+    ax.set(xlabel="step", ylabel="loss (no unit)")
+    figure.legend(loc="outside upper left", ncols=2)
+    return embed(figure, "Total loss over the steps, in training and on people not trained on.")
+
+
+def _terms(parts: Mapping[str, pd.DataFrame], terms: Sequence[str]) -> Image:
+    figure, ax = axes()
+    for name, look in looks(terms).items():
+        for split, style in (("train", "-"), ("validation", "--")):
+            if split in parts and name in parts[split]:
+                rows = parts[split]
+                values = smoothed(rows[name]) if split == "train" else rows[name]
+                label = name if split == "train" or "train" not in parts else None
+                ax.plot(rows["step"], values, style, color=look.colour, label=label)
+    _positive_axis(
+        ax, pd.concat([rows[[t for t in terms if t in rows]] for rows in parts.values()]).stack()
+    )
+    ax.set(xlabel="step", ylabel="weighted term (no unit)")
+    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4)
+    return embed(figure, f"Terms of the loss over the steps: {', '.join(terms)}.")
+
+
+def _curve(
+    ax: Axes, steps: pd.Series[int], values: pd.Series[float], colour: str, label: str = ""
+) -> None:
+    """Draw a curve; a long one smoothed, with its own values faintly behind."""
+    if 60 < len(values) < 5000:
+        ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
+    ax.plot(steps, smoothed(values), color=colour, label=label)
+
+
+def smoothed(values: pd.Series[float]) -> pd.Series[float]:
+    """Return a centred running mean over a thirtieth of a long curve; short ones as they are."""
+    if len(values) <= 60:
+        return values
+    return values.rolling(len(values) // 30, center=True, min_periods=1).mean()
+
+
+def _positive_axis(ax: Axes, values: pd.Series[float]) -> None:
+    """Show values from zero, or on a logarithmic axis where they span more than a decade."""
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() > 10 * values.min():
+        logarithmic(ax)
+    elif len(values):
+        ax.set_ylim(min(0.0, values.min()), values.max() * 1.05 or 1.0)
+
+
+def errors_by_band(
+    restoration: pd.DataFrame, bands: Mapping[str, str], signals: Sequence[str]
+) -> Image:
+    """Draw each person's error, and the mean over people, for each band and signal.
+
+    Parameters
+    ----------
+    restoration : DataFrame
+        Columns ``subject, band, signal, error``.
+    bands : mapping of str to str
+        Band → its label below the axis, in the order of drawing.
+    signals : sequence of str
+        Those that are drawn, from left to right.
+    """
+    figure, ax = axes(WIDE, 3.5)
+    width = 0.8 / len(signals)
+    drawn = restoration[np.isfinite(restoration["error"])]
+    for column, (signal, look) in enumerate(looks(signals).items()):
+        for row, band in enumerate(bands):
+            at = row + (column - (len(signals) - 1) / 2) * width
+            errors = drawn.loc[(drawn["band"] == band) & (drawn["signal"] == signal), "error"]
+            if errors.empty:
+                continue
+            spread = np.linspace(-0.28, 0.28, len(errors)) * width if len(errors) > 1 else 0
+            ax.scatter(
+                at + spread, errors, 15, look.colour, marker=look.marker, alpha=0.55, linewidths=0
+            )
+            mean = errors.mean()
+            bar = [at - 0.4 * width, at + 0.4 * width]
+            for colour, thick in (("white", 4.2), (look.colour, 2.6)):
+                ax.plot(bar, [mean, mean], color=colour, linewidth=thick)
+            ax.annotate(
+                f"{mean:.2f}",
+                (at, max(mean, errors.max())),
+                xytext=(0, 5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+                color=look.colour,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            )
+        key: Style = {"marker": look.marker, "markersize": 4, "linewidth": 2.6, "label": signal}
+        ax.plot([], [], color=look.colour, **key)
+    ax.axhline(SILENCE, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    ax.text(len(bands) - 0.5, SILENCE, " silence", color=MUTED, fontsize=8.5, va="center")
+    if len(drawn) and drawn["error"].max() > 4 and drawn["error"].min() > 0:
+        logarithmic(ax)
+    else:
+        ax.set_ylim(0, max(1.12, 1.12 * drawn["error"].max()) if len(drawn) else 1.12)
+    ax.set_xticks(range(len(bands)), list(bands.values()))
+    ax.set(ylabel="error power / clean power", xlim=(-0.5, len(bands) - 0.5))
+    ax.tick_params(axis="x", length=0)
+    ax.grid(axis="x", visible=False)
+    figure.legend(loc="outside upper left", ncols=len(signals))
+    return embed(
+        figure,
+        "Restoration error in each EEG band: "
+        + "; ".join(
+            f"{signal} {', '.join(f'{band} {error:.2f}' for band, error in errors.items())}"
+            for signal, errors in _means(drawn, signals).items()
+        ),
+    )
+
+
+def _means(errors: pd.DataFrame, signals: Sequence[str]) -> dict[str, dict[str, float]]:
+    means = errors.groupby(["signal", "band"], sort=False)["error"].mean()
+    return {signal: means[signal].to_dict() for signal in signals if signal in means.index}

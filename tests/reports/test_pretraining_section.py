@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from berger.reports.folders import Part
+from berger.reports.pretraining_figures import maps, smoothed
+from berger.reports.pretraining_section import bands_below, pretraining_section, verdict
+from berger.reports.style import report_style
+
+
+def errors(**signals: float) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            (subject, band, name.replace("_", " "), error + shift)
+            for subject, shift in (("a", -0.1), ("b", 0.1))
+            for name, error in signals.items()
+            for band in ("delta", "beta")
+        ],
+        columns=["subject", "band", "signal", "error"],
+    )
+
+
+def test_a_band_counts_by_the_mean_over_people() -> None:
+    table = errors(restored=0.5, masked_input=0.6)
+    assert bands_below(table, "masked input") == (["delta", "beta"], [])
+    table.loc[(table["signal"] == "restored") & (table["band"] == "beta"), "error"] += 0.1
+    assert bands_below(table, "masked input") == (["delta"], ["beta"])  # equal is not below
+    assert bands_below(table, 1.0) == (["delta", "beta"], [])
+    assert bands_below(table, "untrained network") == ([], [])
+
+
+def test_a_band_without_a_number_is_in_no_list() -> None:
+    table = errors(restored=0.5, masked_input=0.6)
+    table.loc[(table["signal"] == "restored") & (table["band"] == "beta"), "error"] = np.nan
+    assert bands_below(table, "masked input") == (["delta"], [])
+
+
+def test_a_verdict_can_be_bad() -> None:
+    said = verdict(errors(restored=1.2, masked_input=0.6, untrained_network=1.1))
+    assert said == (
+        "On 2 people not trained on, the mean error of the restored signal is in no band below "
+        "that of the masked input; in no band below that of an untrained network; in no band "
+        "below that of silence."
+    )
+    assert "no restored signal" in verdict(errors(masked_input=0.6))
+
+
+def test_a_loss_that_rises_is_not_said_to_fall(tmp_path: Path) -> None:
+    lines = [
+        f'{{"step": {step}, "split": "{split}", "loss": {loss}}}\n'
+        for step, loss in ((10, 1.0), (20, 1.5))
+        for split in ("train", "validation")
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(lines) + '{"step": 30, "spl')
+    with report_style():
+        section = pretraining_section(Part("pretraining", tmp_path))
+    said = " ".join(getattr(block, "text", "") for t in section.topics for block in t.blocks)
+    assert "did not fall: it went from 1 at step 10 to 1.5 at step 20" in said
+
+
+@pytest.mark.parametrize("n_times", [150, 2000])
+def test_maps_of_any_length(n_times: int) -> None:
+    signal = np.random.default_rng(0).normal(size=n_times)
+    gain = np.ones((201, 1 + -(-n_times // 200)))
+    with report_style():
+        images = maps({"clean": signal, "masked input": 0 * signal}, gain, 200.0, 400, 200, "Cz")
+    assert [image.alt for image in images] == [
+        f"Time-frequency map of electrode Cz: {title}."
+        for title in ("clean", "mask", "masked input")
+    ]
+
+
+def test_smoothing_keeps_a_constant_and_short_curves() -> None:
+    assert (smoothed(pd.Series(np.full(500, 2.0))) == 2).all()
+    short = pd.Series([1.0, 5.0, 2.0])
+    assert smoothed(short).equals(short)
