@@ -11,8 +11,8 @@ from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enume
 from berger.reports.folders import Part, Run, mapping, model_name
 
 SPECMOE = (
-    "SpecMoE: Spectral Mixture-of-Experts Foundation Model for Cross-Species EEG Decoding. "
-    "arXiv:2603.16739."
+    "Darankoum D., Habermacher C., Volle J., Grudinin S. SpecMoE: Spectral Mixture-of-Experts "
+    "Foundation Model for Cross-Species EEG Decoding. arXiv:2603.16739 (2026)."
 )
 MNE = (
     "Gramfort A. et al. MEG and EEG data analysis with MNE-Python. Frontiers in Neuroscience 7, "
@@ -121,6 +121,15 @@ def _preprocessing(config: Mapping[str, Any], cite: Cite) -> str:
     return text
 
 
+_RESTORES = {
+    "correction": " The network put out what has to be added to the masked input.",
+    "map": (
+        " The network put out a gain for the masked input's short-time Fourier map and what has "
+        "to be added to the result."
+    ),
+}
+
+
 def _pretraining(run: Run, cite: Cite) -> str:
     record, config = run.record, run.config
     model, objective = mapping(config, "model"), mapping(config, "objective")
@@ -132,14 +141,19 @@ def _pretraining(run: Run, cite: Cite) -> str:
     windows = f"windows of {seconds:g} s" if seconds else "windows"
     text = f"{name}{cite(SPECMOE)}{size}, was pretrained without labels to restore {windows} of EEG"
     text += f" from a masked version. {_mask(mapping(objective, 'mask'), model.get('sfreq'))}"
-    if model.get("restores") == "correction":
-        text += " The network put out what has to be added to the masked input."
+    text += _RESTORES.get(model.get("restores", ""), "")
+    if n_chans := objective.get("n_chans"):
+        text += f" Every batch was reduced to {n_chans} electrodes drawn at random."
     if "spectral_weight" in objective:
-        text += (
-            " The loss was the mean squared error plus "
-            f"{objective['spectral_weight']:g} times the mean squared difference of short-time "
-            "Fourier magnitudes, summed over both branches"
-        )
+        text += " The loss was the mean squared error"
+        if emphasis := objective.get("pre_emphasis"):
+            text += f" after a pre-emphasis of {emphasis:g}"
+        if weight := objective["spectral_weight"]:
+            text += (
+                f" plus {weight:g} times the mean squared difference of short-time Fourier "
+                "magnitudes"
+            )
+        text += ", summed over both branches"
         weights = objective.get("auxiliary_weights")
         text += (
             ", plus that of the two auxiliary outputs, weighted "

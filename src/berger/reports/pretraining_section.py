@@ -234,11 +234,17 @@ def _training(run: Run) -> Iterator[Block]:
         if len(training) > 60
         else ""
     )
+    model = mapping(run.config, "model")
+    dropout = (
+        " In training dropout is on, so the two losses need not meet."
+        if model.get("dropout") or model.get("decoder_dropout")
+        else ""
+    )
     yield Figure(
         figures.curves(log),
         "Loss in training and on people not trained on; its weighted terms (solid in training, "
         "dashed on people not trained on); the learning rate and the norm of the gradient before "
-        f"clipping.{smooth} In training dropout is on, so the two losses need not meet.",
+        f"clipping.{smooth}{dropout}",
     )
 
 
