@@ -32,14 +32,24 @@ def shipped_configs() -> dict[str, Path]:
     return {file.stem: file for file in sorted(folder.glob("*/*.yaml"))}
 
 
-def read_yaml(source: str | Path) -> dict[str, Any]:
-    """Read a YAML file, or the shipped configuration of that name, as a mapping."""
-    shipped = shipped_configs()
+def locate(source: str | Path, shipped: Mapping[str, Path], kind: str) -> Path:
+    """Return the shipped file of that name, or the user's file.
+
+    Raises
+    ------
+    BergerError
+        If there is neither, with the nearest shipped name.
+    """
     path = shipped.get(str(source), Path(source))
     if not path.is_file():
         near = difflib.get_close_matches(str(source), shipped, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped)}."
-        raise BergerError(f"{source}: neither a YAML file nor a shipped configuration; {hint}")
+        raise BergerError(f"{source}: neither a YAML file nor a shipped {kind}; {hint}")
+    return path
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file as a mapping."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -70,7 +80,9 @@ def load_config(
         For a missing file, unreadable YAML, an unknown key (with the nearest known one) or a
         value out of range.
     """
-    content = read_yaml(source) if source is not None else {}
+    content = {}
+    if source is not None:
+        content = read_yaml(locate(source, shipped_configs(), "configuration"))
     for dotted, value in (overrides or {}).items():
         *parents, last = dotted.split(".")
         place = content

@@ -5,7 +5,6 @@ A task is a YAML file: one of those beside this module, or a user's own.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from glob import glob
@@ -17,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, field_validator, model_validator
 
-from berger.configuration import Config, load_config
+from berger.configuration import Config, load_config, locate
 from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
@@ -124,12 +123,7 @@ def catalogue() -> dict[str, Path]:
 
 def load_task(task: str | Path) -> TaskConfig:
     """Return the shipped task of that name, or read a user's YAML file."""
-    shipped = catalogue()
-    path = shipped.get(str(task), Path(task))
-    if not path.is_file():
-        near = difflib.get_close_matches(str(task), shipped, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"shipped are {', '.join(shipped)}."
-        raise BergerError(f"{task}: neither a YAML file nor a shipped task; {hint}")
+    path = locate(task, catalogue(), "task")
     return load_config(TaskConfig, path)
 
 

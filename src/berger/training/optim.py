@@ -18,7 +18,7 @@ class OptimizerConfig(Config):
     Attributes
     ----------
     lr, final_lr : float
-        Highest learning rate and that of the last step.
+        Highest learning rate, and the one that it has come down to after the last step.
     warmup : float
         Share of the steps in which the learning rate rises.
     weight_decay : float
