@@ -110,7 +110,7 @@ def _explain(error: ValidationError, schema: type[Config]) -> str:
         message = fault["msg"].removeprefix("Value error, ").replace("Input", "input")
         if kind == "extra_forbidden":
             same_end = [name for name in known if name.split(".")[-1] == field.split(".")[-1]]
-            near = same_end or difflib.get_close_matches(field, known, n=1)
+            near = same_end or difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else "remove it"
             reasons.append(f"unknown key {field!r}; {hint}")
         elif kind == "missing":

@@ -157,8 +157,11 @@ def adapt(
         tested[name] = cross_validate(name, table, values, classes, folds, fit, penalties)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
-    sfreq = corpus.manifest.preprocessing.sfreq
-    predictions["start"] = predictions["start"] / sfreq
+    rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
+    # seconds from the first sample of the file, of which the corpus may have cut a part
+    predictions["start"] = (
+        predictions["start"] / rows["sfreq"].to_numpy() + rows["offset_seconds"].to_numpy()
+    )
     results = summarise(predictions, classes, config.seed)
 
     record |= {
@@ -229,7 +232,9 @@ def _task_corpus(
         prepare(
             data, corpus_folder, preparation(task, contract), workers=workers, progress=not quiet
         )
-    return open_corpus(corpus_folder)
+    corpus = open_corpus(corpus_folder)
+    encoder.contract.check_preprocessing(corpus.manifest.preprocessing, corpus_folder)
+    return corpus
 
 
 def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:

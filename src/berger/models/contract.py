@@ -51,6 +51,21 @@ class InputContract(Config):
                 f"{' '.join(self.ch_names)} in this order; prepare the recordings with these."
             )
 
+    def check_preprocessing(self, preprocessing: PreprocessingConfig, source: object) -> None:
+        """Raise BergerError if recordings were filtered or referenced in another way.
+
+        The notch is free, since the mains' frequency depends on the country.
+        """
+        if self.preprocessing is None:
+            return
+        for field in ("sfreq", "highpass", "lowpass", "reference"):
+            own, other = getattr(self.preprocessing, field), getattr(preprocessing, field)
+            if own != other:
+                raise BergerError(
+                    f"{source}: was prepared with {field}: {other}, but the model was trained "
+                    f"with {field}: {own}; prepare the recordings again with that."
+                )
+
 
 @dataclass(frozen=True)
 class Features:
