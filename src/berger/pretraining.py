@@ -171,7 +171,7 @@ def validation_losses(
     totals: dict[str, float] = {}
     for batch in windows.batches(config.training.batch_size):
         for name, value in objective(batch, generator).items():
-            share = len(batch.subjects) / len(windows)
+            share = batch.n_windows / len(windows)
             totals[name] = totals.get(name, 0.0) + share * value.item()
     return totals
 
@@ -203,13 +203,13 @@ def window_errors(
             "coarse branch": restored.coarse,
         }
         power = band_powers(clean, batch.sfreq)
-        number = range(first, first + len(batch))
+        number = range(first, first + batch.n_windows)
         for signal, guess in guesses.items():
             for band, error in band_powers(guess - clean, batch.sfreq).items():
                 sums = (error.sum(1).tolist(), power[band].sum(1).tolist())
                 per_window = zip(number, batch.subjects, *sums, strict=True)
                 rows += [(window, who, band, signal, e, p) for window, who, e, p in per_window]
-        first += len(batch)
+        first += batch.n_windows
     return pd.DataFrame(rows, columns=["window", "subject", "band", "signal", "error", "power"])
 
 
@@ -241,9 +241,9 @@ def _example(
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
         masked, gain = objective.mask(clean, generator)
-        if index < len(batch):
+        if index < batch.n_windows:
             break
-        index -= len(batch)
+        index -= batch.n_windows
     restored = objective.restore(masked, batch.starts).mean
     signals = {"clean": clean, "masked": masked, "restored": restored, "gain": gain}
     facts = {

@@ -21,7 +21,7 @@ def test_a_batch_holds_its_windows_in_microvolts(corpus: Corpus) -> None:
     assert (signal.dtype, signal.shape) == (torch.float32, (3, 3, 256))
     assert signal.is_contiguous()
     assert batch.signal("cpu").equal(signal)
-    assert len(batch) == 3
+    assert batch.n_windows == 3
     for index, window in enumerate(chosen):
         np.testing.assert_array_equal(signal[index].numpy(), window.signal)
     assert batch.subjects == tuple(window.subject for window in chosen)

@@ -52,7 +52,7 @@ def embed_windows(
         for batch in windows.batches(batch_size):
             encoder.contract.check(batch.sfreq, batch.ch_names, batch.recordings[0])
             rows.append(pooled_features(encoder, batch.signal(device), pooling).cpu().numpy())
-            bar.update(len(batch.subjects))
+            bar.update(batch.n_windows)
     features: Array = np.concatenate(rows).astype(np.float64)
     return features
 

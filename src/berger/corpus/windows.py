@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby, islice
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -186,9 +187,10 @@ class WindowDataset(Dataset[Window]):
         return pd.DataFrame({"recording": recordings, "subject": subjects, "start": self.starts})
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
+class Batch(NamedTuple):
     """Windows of one montage and rate.
+
+    A named tuple, which PyTorch and Fabric know how to pass on, pin and move.
 
     Attributes
     ----------
@@ -212,7 +214,9 @@ class Batch:
     subjects: tuple[str, ...]
     starts: Tensor
 
-    def __len__(self) -> int:
+    @property
+    def n_windows(self) -> int:
+        """Number of windows."""
         return len(self.samples)
 
     def signal(self, device: torch.device | str | None = None) -> Tensor:

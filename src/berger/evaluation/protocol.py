@@ -53,7 +53,7 @@ def make_folds(
     Raises
     ------
     BergerError
-        For fewer than three people.
+        For fewer than three people, or a fold that leaves nobody to choose by.
     """
     if len(set(subjects)) < 3:
         raise BergerError(
@@ -65,6 +65,11 @@ def make_folds(
         others = sorted(set(subjects) - set(test))
         shares = {"train": 1 - validation_share, "validation": validation_share}
         parts = split_subjects(others, shares, seed)
+        if not parts["validation"]:
+            raise BergerError(
+                f"{n_folds} folds of {len(others) + len(test)} people leave {others[0]} alone to "
+                "train and to choose on; take more folds."
+            )
         folds.append(Fold(parts["train"], parts["validation"], tuple(test)))
     return folds
 

@@ -219,11 +219,11 @@ class SpecHiNet(EEGModel):
             fine, coarse = fine + start, coarse + start
         scale = self.config.scale
         return Reconstruction(
-            fine=fine[..., :n_times] * scale,
-            coarse=coarse[..., :n_times] * scale,
+            fine=fine[..., :n_times].to(signal.dtype) * scale,
+            coarse=coarse[..., :n_times].to(signal.dtype) * scale,
             auxiliary=(
-                self._low_rate(self.auxiliary_up2, x, n_chans) * scale,
-                self._low_rate(self.auxiliary_up1, up1, n_chans) * scale,
+                self._low_rate(self.auxiliary_up2, x, n_chans).to(signal.dtype) * scale,
+                self._low_rate(self.auxiliary_up1, up1, n_chans).to(signal.dtype) * scale,
             ),
         )
 
@@ -475,7 +475,8 @@ class MapGain(nn.Module):
         halves = rearrange(x, "bc dim (half t) -> bc (half dim) t", half=2)
         frames = F.adaptive_avg_pool1d(halves, n_frames)
         # e³: a bin left with a twentieth of its amplitude can be brought back
-        gain = self.log_gain(rearrange(frames, "bc dim m -> bc m dim")).clamp(max=3.0).exp()
+        log_gain = self.log_gain(rearrange(frames, "bc dim m -> bc m dim"))
+        gain = log_gain.to(signal.dtype).clamp(max=3.0).exp()
         flat = rearrange(signal, "batch chans times -> (batch chans) 1 times")
         filtered = apply_gain(flat, rearrange(gain, "bc m bins -> bc bins m"), n_fft, self.hop)
         return rearrange(filtered, "(b chans) 1 times -> b chans times", chans=signal.shape[1])
