@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from berger.adaptation.probe import fit_probe
 from berger.errors import BergerError
@@ -63,6 +63,7 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
             Labels.
         """
         check_classification_targets(y)
+        check_consistent_length(X, y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         self._probe = fit_probe(self.transform(X), labels, len(self.classes_), self.penalty)
         return self
@@ -87,7 +88,8 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
 
     def predict(self, X: Array) -> Array:
         """Return the most probable label of each window."""
-        labels: Array = self.classes_[self.predict_proba(X).argmax(1)]
+        best = self.predict_proba(X).argmax(1)
+        labels: Array = self.classes_[best]
         return labels
 
     def _encoder(self) -> SpecHiNet:
