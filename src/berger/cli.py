@@ -111,7 +111,7 @@ def prepare(
         The corpus' folder.
     config
         YAML file or name of a shipped configuration; see `berger configs`. Every field can also
-        be given by itself, e.g. --sfreq 128.
+        be given by itself, e.g. --notch 50.
     print_config
         Show what would be done, and stop.
     """

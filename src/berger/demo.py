@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from berger.configuration import load_config
+from berger.configuration import differences, load_config
 from berger.corpus import prepare
+from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt
 from berger.files import written_whole
 from berger.preprocessing import PreprocessingConfig
-from berger.pretraining import RECORD_FILE, PretrainingConfig, pretrain
+from berger.pretraining import CONFIG_FILE, RECORD_FILE, PretrainingConfig, pretrain
 from berger.reports import build_report
 from berger.simulation import simulate_dataset
 from berger.tasks import find_data, load_task
@@ -59,6 +60,11 @@ def run_demo(
     -------
     Path
         The report.
+
+    Raises
+    ------
+    BergerError
+        If `out` holds a demo of another seed or configuration, or something else.
     """
     recordings, corpus = out / "recordings", out / "corpus"
     if not recordings.is_dir():
@@ -67,10 +73,15 @@ def run_demo(
     prepare([recordings], corpus, PreprocessingConfig(), workers=workers, progress=not quiet)
 
     run = out / "pretrain"
+    config = load_config(PretrainingConfig, "spechinet-demo", {"seed": seed})
     if not (run / RECORD_FILE).is_file():
-        config = load_config(PretrainingConfig, "spechinet-demo", {"seed": seed})
         resume = (run / STATE_FILE).is_file()
         pretrain(config, corpus, run, resume=resume, device=device, quiet=quiet)
+    elif changed := differences(load_config(PretrainingConfig, run / CONFIG_FILE), config):
+        raise BergerError(
+            f"{out}: holds a demo that was made otherwise ({'; '.join(changed)}); choose another "
+            "folder."
+        )
 
     task_file, adapted = out / "task.yaml", out / "adapt"
     if not (adapted / RECORD_FILE).is_file():

@@ -167,7 +167,7 @@ def validation_losses(
     objective: Restoration, windows: WindowDataset, config: PretrainingConfig
 ) -> dict[str, float]:
     """Return the mean of each loss over windows, with the same masks at every call."""
-    generator = _mask_generator(objective, config)
+    generator = _mask_generator(config)
     totals: dict[str, float] = {}
     for batch in windows.batches(config.training.batch_size):
         for name, value in objective(batch, generator).items():
@@ -189,7 +189,7 @@ def window_errors(
         summed over electrodes. ``signal`` is the masked input as it is, the restored signal (mean
         of both branches), or one branch.
     """
-    generator = _mask_generator(objective, config)
+    generator = _mask_generator(config)
     rows: list[tuple[int, str, str, str, float, float]] = []
     first = 0
     for batch in windows.batches(config.training.batch_size):
@@ -237,7 +237,7 @@ def _example(
     sums = errors[errors["signal"] == "restored"].groupby("window")[["error", "power"]].sum()
     by_error = (sums["error"] / sums["power"]).sort_values().index
     index = int(by_error[len(by_error) // 2])
-    generator = _mask_generator(objective, config)
+    generator = _mask_generator(config)
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
         masked, gain = objective.mask(clean, generator)
@@ -265,9 +265,9 @@ def _fresh_model(config: PretrainingConfig, contract: InputContract) -> SpecHiNe
     return SpecHiNet(config.model, contract)
 
 
-def _mask_generator(objective: Restoration, config: PretrainingConfig) -> torch.Generator:
+def _mask_generator(config: PretrainingConfig) -> torch.Generator:
     """A generator apart from the training's, so that looking does not change what is learned."""
-    return torch.Generator(objective.device).manual_seed(config.seed + 1)
+    return torch.Generator().manual_seed(config.seed + 1)
 
 
 def _evenly(n_windows: int, at_most: int) -> np.ndarray[Any, Any]:

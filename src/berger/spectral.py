@@ -101,7 +101,7 @@ def downsample(signal: Tensor, factor: int) -> Tensor:
     Parameters
     ----------
     signal : Tensor, shape (..., n_times)
-        `n_times` is a multiple of `factor`. Beyond its ends the signal is continued by mirroring.
+        `n_times` is a multiple of `factor`. Beyond its ends the signal keeps its last value.
     factor : int
 
     Returns
@@ -113,7 +113,7 @@ def downsample(signal: Tensor, factor: int) -> Tensor:
     flat = signal.reshape(-1, 1, signal.shape[-1])
     # step i stands for the samples i·factor … (i + 1)·factor − 1
     left = half - factor // 2
-    extended = F.pad(flat, (half, half), mode="reflect")[..., half - left :]
+    extended = F.pad(flat, (half, half), mode="replicate")[..., half - left :]
     low = F.conv1d(extended, taps[None, None], stride=factor)
     return low[..., : signal.shape[-1] // factor].reshape(*signal.shape[:-1], -1)
 

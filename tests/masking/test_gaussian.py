@@ -6,6 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from berger.errors import BergerError
 from berger.masking.gaussian import GaussianMaskConfig, KindShares, draw_gain, mask_signal
 
 SFREQ = 200.0
@@ -140,3 +141,16 @@ def test_hard_masks_hide_as_much_as_the_gaussians_that_they_replace() -> None:
 def test_impossible_masks_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         GaussianMaskConfig.model_validate(wrong)
+
+
+def test_a_share_that_cannot_be_hidden_is_an_error() -> None:
+    """Bumps inside the bands alone never reach beyond 45 Hz."""
+    config = GaussianMaskConfig(kinds=ONLY["frequency"], band_bias=1.0)
+    with pytest.raises(BergerError, match=r"not the ratio of 0\.5"):
+        draw(2, config)
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.9])
+def test_a_strong_band_bias_reaches_the_ratio_all_the_same(bias: float) -> None:
+    gain = draw(100, GaussianMaskConfig(kinds=ONLY["frequency"], band_bias=bias))
+    assert (1 - gain.mean((1, 2))).min() >= 0.5

@@ -15,6 +15,7 @@ from berger.models import SpecHiNet, SpecHiNetConfig
 from berger.objectives.restoration import (
     Restoration,
     RestorationConfig,
+    auxiliary_loss,
     spectral_distance,
     squared_error,
     window_times,
@@ -137,3 +138,19 @@ def test_times_of_the_windows_of_a_recording() -> None:
     times = window_times(torch.tensor([0, 6000, 12000]), 6000)
     assert times[:, 0].tolist() == [1, 11, 21]
     assert times[:, -1].tolist() == [10, 20, 30]
+
+
+@pytest.mark.parametrize("n_times", [400, 1000, 2000, 2400])
+@pytest.mark.parametrize(("index", "factor"), [(0, 15), (1, 60)])
+def test_an_auxiliary_head_that_is_right_costs_nothing(
+    index: int, factor: int, n_times: int
+) -> None:
+    """A slow wave at the heads' own rate, for windows that the network has to pad and not."""
+    slow = torch.sin(2 * torch.pi * 0.8 * torch.arange(2520.0) / 200)
+    clean = slow[:n_times].expand(1, 2, -1)
+    padded = max(360, -(-n_times // 120) * 120)
+    middles = slow[torch.arange(padded // factor) * factor + factor // 2]
+    head = middles.expand(1, 2, 2, -1)
+    # the ends, where the signal is continued by its last value, are not exact
+    assert auxiliary_loss(head, clean, factor, RestorationConfig()) < 0.05 * slow.square().mean()
+    assert auxiliary_loss(0 * head, clean, factor, RestorationConfig()) > 0.4

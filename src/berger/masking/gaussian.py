@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from berger.configuration import Config
+from berger.errors import BergerError
 from berger.spectral import BANDS, apply_gain, map_shape
 
 
@@ -89,6 +90,7 @@ def draw_gain(
     sfreq: float,
     config: GaussianMaskConfig,
     generator: torch.Generator,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Draw one mask for each sample of a batch.
 
@@ -102,20 +104,26 @@ def draw_gain(
     sfreq : float
         Sampling rate in Hz.
     generator : torch.Generator
-        Its device is where the masks are made.
+        On the CPU, so that every device gets the same masks.
+    device : torch.device, optional
+        Where the masks are made; default: the CPU.
 
     Returns
     -------
     Tensor, float32, shape (n_samples, n_bins, n_frames)
         Gain in [0, 1]; 1 leaves the map as it is.
+
+    Raises
+    ------
+    BergerError
+        If the configuration cannot hide the wanted share.
     """
-    device = generator.device
     n_bins, n_frames = map_shape(n_times, config.n_fft, config.hop)
     gain = torch.ones(n_samples, n_bins, n_frames, device=device)
     if config.level == 0:
         return gain
     n_draws = _enough_draws(config)
-    numbers = torch.rand(n_samples, n_draws, 6, generator=generator, device=device)
+    numbers = torch.rand(n_samples, n_draws, 6, generator=generator).to(device)
     pick_kind, pick_bin, pick_frame, pick_bias, pick_band, pick_in_band = numbers.movedim(-1, 0)
 
     hides_frequency = pick_kind < config.kinds.frequency + config.kinds.time_frequency
@@ -145,6 +153,12 @@ def draw_gain(
         along = torch.where(hides_time[:, draw, None], along, 1.0)
         bump = across[:, :, None] * along[:, None, :]
         gain = torch.where(short[:, None, None], gain * (1 - config.level * bump), gain)
+    hidden = 1 - gain.mean((1, 2)).min().item()
+    if hidden < config.ratio:
+        raise BergerError(
+            f"masks of this configuration hide {hidden:.2f} of the map after {n_draws} bumps, not "
+            f"the ratio of {config.ratio:g}; lower ratio or band_bias, or raise level."
+        )
     return gain
 
 
@@ -169,8 +183,11 @@ def _enough_draws(config: GaussianMaskConfig) -> int:
     """
     width = {"frequency": config.sigma_frequency, "time": config.sigma_time}
     width["time_frequency"] = width["frequency"] * width["time"] * math.sqrt(2 * math.pi)
+    # bumps inside the bands soon fall on one another; those drawn uniformly do the rest
+    uniform = {"time": 1.0, "frequency": max(1 - config.band_bias, 0.05)}
+    uniform["time_frequency"] = uniform["frequency"]
     covered = sum(
-        share * min(width[kind] * math.sqrt(2 * math.pi), 1.0) / 2
+        share * uniform[kind] * min(width[kind] * math.sqrt(2 * math.pi), 1.0) / 2
         for kind, share in config.kinds.model_dump().items()
     )
     return math.ceil(3 * math.log(1 - config.ratio) / math.log1p(-config.level * covered)) + 16

@@ -473,7 +473,11 @@ class MapGain(nn.Module):
         n_fft = 2 * self.hop
         _, n_frames = map_shape(signal.shape[-1], n_fft, self.hop)
         halves = rearrange(x, "bc dim (half t) -> bc (half dim) t", half=2)
-        frames = F.adaptive_avg_pool1d(halves, n_frames)
+        smooth = F.avg_pool1d(halves, 5, stride=1, padding=2, count_include_pad=False)  # 1.5 s
+        step = signal.shape[-1] / smooth.shape[-1]
+        centres = torch.arange(n_frames, device=x.device) * self.hop  # frame m is centred here
+        nearest = (centres / step - 0.5).round().long().clamp(0, smooth.shape[-1] - 1)
+        frames = smooth[..., nearest]
         # e³: a bin left with a twentieth of its amplitude can be brought back
         log_gain = self.log_gain(rearrange(frames, "bc dim m -> bc m dim"))
         gain = log_gain.to(signal.dtype).clamp(max=3.0).exp()
@@ -522,5 +526,5 @@ def _grow(
 
 
 def _join(fine: Tensor, coarse: Tensor) -> Tensor:
-    """Concatenate the branches in time; the fine branch's length rules."""
+    """Concatenate the branches in time."""
     return torch.cat((fine, coarse), dim=-1)

@@ -21,6 +21,9 @@ from berger.masking.gaussian import GaussianMaskConfig, draw_gain, mask_signal
 from berger.models import Reconstruction, SpecHiNet
 from berger.spectral import downsample, stft
 
+AUXILIARY_STEPS = (15, 60)
+"""Samples of one step of the auxiliary heads at up2 and up1."""
+
 Losses = dict[str, Tensor]
 """What an objective returns: scalars by name; ``loss`` is the one that is minimised."""
 
@@ -77,13 +80,13 @@ class Restoration(nn.Module):
         batch : Batch
             Clean windows.
         generator : torch.Generator
-            Source of the masks and of the choice of electrodes; on the model's device.
+            Source of the masks and of the choice of electrodes; on the CPU.
         """
-        clean = batch.signal(generator.device)
+        clean = batch.signal(self.device)
         n_chans, wanted = clean.shape[1], self.config.n_chans
         if wanted is not None and wanted < n_chans:
-            chosen = torch.randperm(n_chans, generator=generator, device=generator.device)[:wanted]
-            clean = clean[:, chosen]
+            chosen = torch.randperm(n_chans, generator=generator)[:wanted]
+            clean = clean[:, chosen.to(clean.device)]
         masked, _ = self.mask(clean, generator)
         restored = self.restore(masked, batch.starts)
         return restoration_losses(restored, clean, self.model.config.scale, self.config)
@@ -103,8 +106,9 @@ class Restoration(nn.Module):
         """Return the masked signal (batch, n_chans, n_times) and the gain that masked it."""
         n_samples, _, n_times = signal.shape
         sfreq = self.model.config.sfreq
-        gain = draw_gain(n_samples, n_times, sfreq, self.config.mask, generator).to(signal.device)
-        return mask_signal(signal, gain, self.config.mask), gain
+        mask = self.config.mask
+        gain = draw_gain(n_samples, n_times, sfreq, mask, generator, signal.device)
+        return mask_signal(signal, gain, mask), gain
 
 
 def window_times(starts: Tensor, n_times: int) -> Tensor:
@@ -152,8 +156,10 @@ def restoration_losses(
         spectral_distance(branch, clean, config.n_fft, config.hop) for branch in branches
     )
     auxiliary = sum_of(
-        weight * _auxiliary_loss(head / scale, clean, config)
-        for weight, head in zip(config.auxiliary_weights, restored.auxiliary, strict=True)
+        weight * auxiliary_loss(head / scale, clean, factor, config)
+        for weight, head, factor in zip(
+            config.auxiliary_weights, restored.auxiliary, AUXILIARY_STEPS, strict=True
+        )
     )
     loss = mse + spectral + auxiliary
     return {"loss": loss, "mse": mse, "spectral": spectral, "auxiliary": auxiliary}
@@ -172,7 +178,7 @@ def spectral_distance(signal: Tensor, target: Tensor, n_fft: int, hop: int) -> T
     The ends are mirrored; a window longer than mirroring allows is shortened to what fits.
     """
     longest = 2 * (signal.shape[-1] - 1)
-    n_fft, hop = min(n_fft, longest), min(hop, longest // 2)
+    n_fft, hop = max(min(n_fft, longest), 2), max(min(hop, longest // 2), 1)
     found, wanted = (_magnitude(stft(x, n_fft, hop, "reflect")) for x in (signal, target))
     return F.mse_loss(found, wanted)
 
@@ -182,18 +188,26 @@ def _magnitude(frames: Tensor) -> Tensor:
     return (frames.real**2 + frames.imag**2).clamp_min(1e-20).sqrt()
 
 
-def _auxiliary_loss(head: Tensor, clean: Tensor, config: RestorationConfig) -> Tensor:
-    """Composite loss of low-rate restorations (batch, n_chans, 2, steps), fine and coarse."""
-    steps = head.shape[-1]
-    factor = round(clean.shape[-1] / steps) or 1
-    target = _low_rate(clean, steps, factor)[:, :, None].expand_as(head)
-    n_fft, hop = config.n_fft // factor, max(config.hop // factor, 1)
+def auxiliary_loss(head: Tensor, clean: Tensor, factor: int, config: RestorationConfig) -> Tensor:
+    """Compare low-rate restorations with the low-passed clean signal.
+
+    Parameters
+    ----------
+    head : Tensor, shape (batch, n_chans, 2, steps)
+        By the fine and the coarse half, one value for every `factor` samples; steps behind the
+        signal's end do not count.
+    clean : Tensor, shape (batch, n_chans, n_times)
+        In the same unit.
+    factor : int
+        Samples of one step.
+    """
+    steps = -(-clean.shape[-1] // factor)
+    padded = F.pad(clean, (0, steps * factor - clean.shape[-1]))
+    head = head[..., :steps]
+    target = downsample(padded, factor)[:, :, None].expand_as(head)
+    n_fft, hop = config.n_fft // factor, config.hop // factor
     distance = spectral_distance(head, target, n_fft, hop)
     return squared_error(head, target) + config.spectral_weight * distance
-
-
-def _low_rate(clean: Tensor, steps: int, factor: int) -> Tensor:
-    return downsample(F.pad(clean, (0, steps * factor - clean.shape[-1])), factor)
 
 
 def sum_of(terms: Iterator[Tensor]) -> Tensor:

@@ -124,7 +124,7 @@ def fit(
     place = compute_device(device)
     fabric = Fabric(accelerator=place.type, devices=1, precision=config.precision)
     torch.manual_seed(seed)
-    generator = torch.Generator(fabric.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     sampler = WindowSampler(dataset, config.batch_size, seed)
     total = config.total_steps(sampler.batches_per_epoch)
 
