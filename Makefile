@@ -4,12 +4,13 @@
 PYTHON ?= python3
 VENV = .venv
 BIN = $(VENV)/bin
-STAMP = $(VENV)/installed
+# another interpreter makes the environment anew
+STAMP = $(VENV)/installed-with-$(notdir $(PYTHON))
 
 .PHONY: demo test check lint types clean
 
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -55,7 +55,7 @@ class Common:
         No progress bars and no summary.
     """
 
-    seed: int | None = None
+    seed: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
     quiet: bool = False
@@ -127,6 +127,12 @@ def prepare(
         list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
     )
     _tell_failures([failure.reason for failure in summary.failures])
+    if summary.unknown_people > 1:
+        print(
+            f"berger: {summary.unknown_people} recordings do not tell who was recorded, and each "
+            "is taken as a person of its own; if one person has several, set --subject_pattern.",
+            file=sys.stderr,
+        )
     common.say(str(summary))
 
 

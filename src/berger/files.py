@@ -24,6 +24,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     path : Path
         Where the finished file or folder shall stand. Missing parents are created.
     """
+    path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     old = temporary.with_suffix(".old")

@@ -181,7 +181,8 @@ def _cut_recordings(
     if not paths:
         raise BergerError("no recordings given; name files or folders.")
     # people who want to use a model want every window; what training would have left out is marked
-    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
+    limit = contract.preprocessing.max_amplitude or np.inf
+    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0, "max_amplitude": None}
     config = contract.preprocessing.model_copy(
         update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
     )
@@ -202,16 +203,12 @@ def _cut_recordings(
             reason = f"{path}: shorter than a window of {contract.window_seconds:g} s."
             failures.append((recording_id, reason))
             continue
-        stretches = np.array(prepared.stretches).reshape(-1, 2)
-        inside = (stretches[:, 0] <= starts[:, None]) & (
-            starts[:, None] + n_times <= stretches[:, 1]
-        )
         windows = np.stack([signal[:, start : start + n_times] for start in starts])
         yield CutRecording(
             recording=recording_id,
             path=path,
             starts=starts / sfreq + prepared.offset,
-            usable=np.asarray(inside.any(1)),
+            usable=np.abs(windows).max((1, 2)) < limit,
             windows=torch.from_numpy(windows).float(),
         )
 

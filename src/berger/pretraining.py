@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ class PretrainingConfig(Config):
     window_seconds: float = Field(30.0, gt=0)
     validation_share: float = Field(0.1, gt=0, lt=1)
     max_validation_windows: int = Field(256, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 def pretrain(
@@ -130,6 +131,7 @@ def pretrain(
         validate=lambda: validation_losses(objective, watched, config),
     )
     model.eval()
+    recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
     record |= {
         "kind": "pretraining",
         "seed": config.seed,
@@ -140,6 +142,7 @@ def pretrain(
             "hours": corpus.hours,
         },
         "subjects": {name: list(names) for name, names in people.items()},
+        "training_files": file_marks(recordings[recordings["subject"].isin(people["train"])]),
         "n_parameters": model.n_parameters,
         "steps": steps,
         "batch_size": config.training.batch_size * config.training.accumulate,
@@ -155,11 +158,21 @@ def pretrain(
     before = before[before["signal"] == "restored"].assign(signal="untrained network")
     with written_whole(out / RESTORATION_FILE) as temporary:
         restoration_errors(pd.concat([errors, before])).to_parquet(temporary, index=False)
-    example = _example(objective, watched, errors, config)
+    offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
+    example = _example(objective, watched, errors, offsets, config)
     with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
         np.savez(file, **example)  # type: ignore[arg-type]
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
+
+
+def file_marks(recordings: pd.DataFrame) -> list[str]:
+    """Return name and size of each recording's file, by which it is known in other corpora."""
+    names = recordings["recording"].str.rsplit("/").str[-1]
+    return [
+        f"{name}, {size} bytes"
+        for name, size in zip(names, recordings["source_bytes"], strict=True)
+    ]
 
 
 @torch.inference_mode()
@@ -231,6 +244,7 @@ def _example(
     objective: Restoration,
     windows: WindowDataset,
     errors: pd.DataFrame,
+    offsets: Mapping[str, float],
     config: PretrainingConfig,
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Return the window with the median error: clean, masked, restored; neither best nor worst."""
@@ -253,7 +267,7 @@ def _example(
         "ch_names": batch.ch_names,
         "subject": batch.subjects[index],
         "recording": batch.recordings[index],
-        "start": batch.starts[index].item() / batch.sfreq,
+        "start": batch.starts[index].item() / batch.sfreq + offsets[batch.recordings[index]],
     }
     arrays = {name: tensor[index].cpu().numpy() for name, tensor in signals.items()}
     return arrays | {name: np.array(value) for name, value in facts.items()}

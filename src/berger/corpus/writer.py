@@ -73,6 +73,8 @@ class PreparationSummary:
         How long it took.
     rate : float
         Seconds of recording prepared per second.
+    unknown_people : int
+        Recordings that do not tell who was recorded; each counts as a subject.
     failures : tuple of Failure
         Every failed or rejected file of the corpus.
     """
@@ -86,6 +88,7 @@ class PreparationSummary:
     hours: float
     seconds: float
     rate: float
+    unknown_people: int
     failures: tuple[Failure, ...]
 
     def __str__(self) -> str:
@@ -104,6 +107,7 @@ def prepare(
     out: str | Path,
     config: PreprocessingConfig,
     *,
+    root: Path | None = None,
     workers: int = 1,
     progress: bool = True,
 ) -> PreparationSummary:
@@ -124,6 +128,8 @@ def prepare(
         The corpus's folder: new, empty or a corpus.
     config : PreprocessingConfig
         Must be that of the corpus where one stands.
+    root : Path, optional
+        A folder above all files of `paths`; recordings are called by their path from it.
     workers : int
         Number of processes.
     progress : bool
@@ -140,7 +146,7 @@ def prepare(
         writing it, a file in it has changed since, or no recording at all is ok.
     """
     started = time.perf_counter()
-    found = find_recordings(paths)
+    found = find_recordings(paths, root)
     out = Path(out)
     with _locked(out):
         manifest = _begin(out, config)
@@ -173,6 +179,9 @@ def prepare(
         hours=manifest.counts.seconds_kept / 3600,
         seconds=seconds,
         rate=seconds_read / seconds,
+        unknown_people=sum(
+            entry.is_ok and entry.row["subject_source"] == "file name" for entry in entries.values()
+        ),
         failures=_failures(entries),
     )
 

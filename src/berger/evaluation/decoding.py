@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from pathlib import Path
@@ -26,10 +27,10 @@ from berger.evaluation.protocol import (
     summarise,
 )
 from berger.files import write_json, written_whole
-from berger.models import Classifier, ClassifierConfig, SpecHiNet, load_checkpoint
+from berger.models import Classifier, ClassifierConfig, InputContract, SpecHiNet, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.heads import Pooling
-from berger.pretraining import CONFIG_FILE, RECORD_FILE
+from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
 from berger.tasks import TaskConfig, labelled_windows, preparation
 from berger.training.log import run_record
 from berger.training.loop import STATE_FILE
@@ -72,7 +73,7 @@ class AdaptationConfig(Config):
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
     batch_size: int = Field(64, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 def adapt(
@@ -130,13 +131,9 @@ def adapt(
     windows = corpus.windows_at(table, task.window_seconds)
     classes = task.classes
     subjects = sorted(set(table["subject"]))
-    seen = set(encoder.provenance.get("subjects", {}).get("train", ())) & set(subjects)
-    folds = make_folds(
-        subjects,
-        min(config.n_folds or task.n_folds, len(subjects)),
-        config.validation_share,
-        config.seed,
-    )
+    seen = _seen_in_pretraining(encoder, corpus, subjects)
+    n_folds = config.n_folds or min(task.n_folds, len(subjects))
+    folds = make_folds(subjects, n_folds, config.validation_share, config.seed)
 
     features = {PROBE: _embed(encoder.to(place), windows, config, quiet)}
     if RANDOM in config.baselines:
@@ -179,7 +176,11 @@ def adapt(
             "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
             "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
         },
-        "corpus": {"id": corpus.manifest.id, "hours": corpus.hours},
+        "corpus": {
+            "id": corpus.manifest.id,
+            "hours": corpus.hours,
+            "preprocessing": corpus.manifest.preprocessing.model_dump(mode="json"),
+        },
         "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
         "penalties": {name: model.penalties for name, model in tested.items()},
@@ -190,9 +191,15 @@ def adapt(
     penalty = statistics.median_low(tested[PROBE].penalties)
     probe = fit_probe(features[PROBE], labels, len(classes), penalty)
     montage = windows.blocks[0].ch_names if config.pooling == "electrodes" else None
-    _classifier(encoder, probe, task, config.pooling, montage).save_checkpoint(
-        out / "checkpoint", record
+    contract = encoder.contract.model_copy(
+        update={
+            "window_seconds": task.window_seconds,
+            "preprocessing": corpus.manifest.preprocessing,
+            "ch_names": montage,
+        }
     )
+    classifier = _classifier(encoder, probe, task.classes, config.pooling, contract)
+    classifier.save_checkpoint(out / "checkpoint", record)
     with written_whole(out / CONFIG_FILE) as temporary:
         temporary.write_text(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -206,12 +213,14 @@ def adapt(
 
 def format_results(results: pd.DataFrame) -> str:
     """Return the numbers over all folds as a table to print."""
-    lines = [f"{'balanced accuracy':>52}   95 % interval   AUROC"]
+    rows = [("", "balanced accuracy", "95 % interval", "AUROC")]
     for row in results[results["fold"] == 0].itertuples():
-        interval = f"{row.balanced_accuracy_low:.3f} to {row.balanced_accuracy_high:.3f}"
         who = f"{row.model}, {row.people}" if row.people != "all" else row.model
-        lines.append(f"{who:<46} {row.balanced_accuracy:.3f}  {interval}   {row.auroc:.3f}")
-    return "\n".join(lines)
+        low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
+        interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+        rows.append((who, f"{row.balanced_accuracy:.3f}", interval, f"{row.auroc:.3f}"))
+    width = max(len(who) for who, *_ in rows)
+    return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)
 
 
 def _task_corpus(
@@ -230,11 +239,26 @@ def _task_corpus(
             raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
         corpus_folder = out / "corpus"
         prepare(
-            data, corpus_folder, preparation(task, contract), workers=workers, progress=not quiet
+            data,
+            corpus_folder,
+            preparation(task, contract),
+            root=Path(os.path.commonpath([path.parent for path in data])),
+            workers=workers,
+            progress=not quiet,
         )
     corpus = open_corpus(corpus_folder)
     encoder.contract.check_preprocessing(corpus.manifest.preprocessing, corpus_folder)
     return corpus
+
+
+def _seen_in_pretraining(encoder: SpecHiNet, corpus: Corpus, subjects: list[str]) -> set[str]:
+    """Return the people whom pretraining saw: by their name, or by a file of theirs."""
+    provenance = encoder.provenance
+    files = set(provenance.get("training_files", ()))
+    rows = corpus.recordings[corpus.recordings["status"] == "ok"]
+    by_file = rows["subject"][[name in files for name in file_marks(rows)]]
+    by_name = provenance.get("subjects", {}).get("train", ())
+    return {*by_file, *by_name} & set(subjects)
 
 
 def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:
@@ -274,20 +298,15 @@ def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
 def _classifier(
     encoder: SpecHiNet,
     probe: LinearProbe,
-    task: TaskConfig,
+    classes: tuple[str, ...],
     pooling: Pooling,
-    montage: tuple[str, ...] | None,
+    contract: InputContract,
 ) -> Classifier:
-    """Put encoder and probe together; with "electrodes" the weights belong to one montage."""
-    expected = {"window_seconds": task.window_seconds} | ({"ch_names": montage} if montage else {})
+    """Put encoder and probe together."""
+    n_chans = len(contract.ch_names) if contract.ch_names else None
     classifier = Classifier(
-        ClassifierConfig(
-            encoder=encoder.config,
-            pooling=pooling,
-            n_chans=len(montage) if montage else None,
-            classes=task.classes,
-        ),
-        encoder.contract.model_copy(update=expected),
+        ClassifierConfig(encoder=encoder.config, pooling=pooling, n_chans=n_chans, classes=classes),
+        contract,
     )
     classifier.encoder.load_state_dict(encoder.state_dict())
     with torch.no_grad():

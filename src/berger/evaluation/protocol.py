@@ -161,11 +161,7 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     for people, table in groups.items():
         for model, own in table.groupby("model", sort=False):
             for fold, part in [(0, own), *own.groupby("fold")]:
-                low, high = (
-                    balanced_accuracy_interval(part, classes, seed)
-                    if fold == 0
-                    else (np.nan, np.nan)
-                )
+                low, high = balanced_accuracy_interval(part, classes, seed)
                 rows.append(
                     {
                         "model": model,

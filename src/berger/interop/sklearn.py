@@ -75,6 +75,10 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
             raise BergerError(
                 f"X has the shape {tuple(signal.shape)}; give (n_windows, n_chans, n_times) in µV."
             )
+        if not torch.isfinite(signal).all():
+            raise BergerError("X holds values that are not finite; leave these windows out.")
+        if 0 < signal.abs().max() < 0.01:
+            raise BergerError("X never reaches 0.01 µV; give microvolts, not volts.")
         encoder = self._encoder()
         with torch.inference_mode():
             batches = torch.split(signal, self.batch_size)

@@ -37,7 +37,17 @@ ARCHITECTURES: dict[str, tuple[type[Config], type[Any]]] = {
 
 MODELS: dict[str, Config] = {
     "spechinet": SpecHiNetConfig(),
-    "spechinet-small": SpecHiNetConfig(stem_dim=16, embed_dim=32, bottleneck_dim=64, n_heads=4),
+    # as in configs/pretraining/spechinet-small.yaml
+    "spechinet-small": SpecHiNetConfig(
+        stem_dim=16,
+        embed_dim=32,
+        bottleneck_dim=64,
+        n_heads=4,
+        restores="map",
+        zero_start=True,
+        dropout=0,
+        decoder_dropout=0,
+    ),
 }
 """The models that can be made by name."""
 

@@ -219,11 +219,11 @@ class SpecHiNet(EEGModel):
             fine, coarse = fine + start, coarse + start
         scale = self.config.scale
         return Reconstruction(
-            fine=fine[..., :n_times].to(signal.dtype) * scale,
-            coarse=coarse[..., :n_times].to(signal.dtype) * scale,
+            fine=fine[..., :n_times].to(padded.dtype) * scale,
+            coarse=coarse[..., :n_times].to(padded.dtype) * scale,
             auxiliary=(
-                self._low_rate(self.auxiliary_up2, x, n_chans).to(signal.dtype) * scale,
-                self._low_rate(self.auxiliary_up1, up1, n_chans).to(signal.dtype) * scale,
+                self._low_rate(self.auxiliary_up2, x, n_chans).to(padded.dtype) * scale,
+                self._low_rate(self.auxiliary_up1, up1, n_chans).to(padded.dtype) * scale,
             ),
         )
 
@@ -234,6 +234,8 @@ class SpecHiNet(EEGModel):
 
     def _prepare(self, signal: Tensor, times: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scale to the network's unit, pad with zeros on the right, continue the times."""
+        parameter = next(self.parameters())
+        signal = torch.as_tensor(signal, dtype=parameter.dtype, device=parameter.device)
         if signal.ndim != 3:
             raise BergerError(
                 f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."

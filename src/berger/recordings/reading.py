@@ -14,13 +14,17 @@ from berger.recordings.recording import Content, Recording
 _READERS: dict[str, Callable[[Path, Sequence[str] | None], Content]] = {".edf": read_edf}
 
 
-def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+def find_recordings(
+    paths: Sequence[str | Path], root: Path | None = None
+) -> list[tuple[str, Path]]:
     """List the recordings in files and folders.
 
     Parameters
     ----------
     paths : sequence of path
         Files, and folders that are searched to any depth. Hidden files are passed over.
+    root : Path, optional
+        A folder above all files that are given directly; their ids count from it.
 
     Returns
     -------
@@ -52,7 +56,7 @@ def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
             _reader_of(path)
-            ids = {path.name: path}
+            ids = {path.relative_to(root.absolute()).as_posix() if root else path.name: path}
         for recording_id, file in ids.items():
             if found.setdefault(recording_id, file) != file:
                 raise BergerError(

@@ -57,7 +57,7 @@ def corpus_section(part: Part) -> Section:
             "usable EEG",
             f"of {counted(people, 'person', 'people')}, at {rates}" if people else "nothing usable",
         ),
-        Number(f"{people:,}", "people", "splits are made by person, so nobody is on two sides"),
+        Number(f"{people:,}", "people", _how_known(ok)),
         Number(
             f"{len(ok):,} of {len(table):,}",
             "recordings usable",
@@ -79,6 +79,17 @@ def corpus_section(part: Part) -> Section:
     if len(ok):
         topics.append(topic("Signals", lambda: signals(corpus, ok, montages)))
     return Section("Recordings and corpus", part.name, lead, numbers, topics)
+
+
+def _how_known(ok: pd.DataFrame) -> str:
+    """Say whether the recordings tell who was recorded."""
+    unknown = int((ok["subject_source"] == "file name").sum())
+    if not unknown:
+        return "splits are made by person"
+    return (
+        f"{counted(unknown, 'recording')} without a known person, each taken as a person of its "
+        "own; if one person has several, splits by person mean nothing: set subject_pattern"
+    )
 
 
 def _dropped(recordings: pd.DataFrame) -> dict[str, float]:

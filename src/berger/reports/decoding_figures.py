@@ -80,7 +80,7 @@ def people(accuracies: pd.DataFrame, models: Mapping[str, Look], chance: float) 
 
 
 def folds(results: pd.DataFrame, models: Mapping[str, Look], chance: float) -> Image:
-    """Draw balanced accuracy on each fold (rows ``model, fold, balanced_accuracy``)."""
+    """Draw balanced accuracy on each fold with its interval (rows of results)."""
     figure, ax = axes(WIDE, 2.5)
     numbers = sorted(results["fold"].unique())
     place = {fold: position for position, fold in enumerate(numbers)}
@@ -89,14 +89,16 @@ def folds(results: pd.DataFrame, models: Mapping[str, Look], chance: float) -> I
         at = rows["fold"].map(place) + (column - (len(models) - 1) / 2) * 0.12
         dots: Style = {"color": look.colour, "markersize": 6.5, "label": model}
         ax.plot(at, rows["balanced_accuracy"], look.marker, **dots)
+        low, high = rows["balanced_accuracy_low"], rows["balanced_accuracy_high"]
+        ax.vlines(at, low, high, color=look.colour, linewidth=1.2)
     ax.axhline(chance, **CHANCE_LINE)
     ax.set_xticks(range(len(numbers)), [f"fold {fold}" for fold in numbers])
     ax.set(ylabel=AXIS, xlim=(-0.6, len(numbers) - 0.4))
     ax.tick_params(axis="x", length=0)
     ax.grid(axis="x", visible=False)
-    _limits(ax, [*results["balanced_accuracy"], chance], vertical=True)
+    _limits(ax, [*results[list(VALUES)].to_numpy(float).ravel(), chance], vertical=True)
     figure.legend(loc="outside upper left", ncols=3, handlelength=0.8)
-    return embed(figure, "Balanced accuracy of each model on each fold.")
+    return embed(figure, "Balanced accuracy of each model on each fold, with intervals.")
 
 
 def stacked(values: Array, width: float = 0.02) -> Array:

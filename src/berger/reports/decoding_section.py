@@ -234,7 +234,8 @@ def _folds(run: Run) -> Iterator[Block]:
         return
     yield Figure(
         (figures.folds(single, looks_of(single["model"]), chance),),
-        "Balanced accuracy on the people of each fold. How far the marks of one model lie apart "
+        "Balanced accuracy on the people of each fold; lines are 95% intervals (bootstrap over the "
+        "fold's people, where there are two at least). How far the marks of one model lie apart "
         "says how much its number depends on who happens to be tested. "
         f"Dashed is chance ({chance:.2f}).",
     )

@@ -42,13 +42,13 @@ def methods_section(parts: Iterable[Part]) -> Section:
         return f" [{references.index(reference) + 1}]"
 
     paragraphs = []
-    described = False  # preprocessing, by the corpus itself
+    described: Mapping[str, Any] = {}  # the preprocessing that has been told
     runs = []
     for part in parts:
         if part.kind == "corpus":
             try:
                 paragraphs.append(_corpus(part, cite))
-                described = True
+                described = part.corpus.manifest.preprocessing.model_dump(mode="json")
             except BergerError:  # its section says why it cannot be opened
                 continue
         else:
@@ -56,9 +56,11 @@ def methods_section(parts: Iterable[Part]) -> Section:
             runs.append(run)
             if not described and (preprocessing := mapping(run.contract, "preprocessing")):
                 paragraphs.append(_preprocessing(preprocessing, cite))
-                described = True
-            describe = _pretraining if part.kind == "pretraining" else _adaptation
-            paragraphs.append(describe(run, cite))
+                described = preprocessing
+            if part.kind == "pretraining":
+                paragraphs.append(_pretraining(run, cite))
+            else:
+                paragraphs.append(_adaptation(run, cite) + _other_preparation(run, described))
     paragraphs.append(_software(runs, cite))
     text = Copyable(tuple(p for p in paragraphs if p), tuple(references))
     lead = Text(
@@ -218,6 +220,21 @@ def _optimisation(record: Mapping[str, Any], training: Mapping[str, Any]) -> str
             f" AdamW{how} took {record['steps']:,} steps of {record['batch_size']} windows{seed}."
         )
     return f" AdamW{how} was used." if how else ""
+
+
+def _other_preparation(run: Run, described: Mapping[str, Any]) -> str:
+    """Say how the labelled recordings were prepared otherwise than has been told."""
+    own = mapping(mapping(run.record, "corpus"), "preprocessing")
+    names = {"max_amplitude": "amplitude limit (µV)", "cut_start": "seconds cut at the start"}
+    names |= {"cut_end": "seconds cut at the end", "min_duration": "shortest recording (s)"}
+    other = [
+        f"{names.get(field, field)} {'none' if value is None else value}"
+        for field, value in own.items()
+        if field in described and described[field] != value and field != "subject_pattern"
+    ]
+    if not other:
+        return ""
+    return f" The labelled recordings were prepared likewise, but for: {'; '.join(other)}."
 
 
 def _adaptation(run: Run, cite: Cite) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import torch
 from lightning_fabric import Fabric
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -23,11 +23,11 @@ from berger.corpus import Batch, WindowDataset, WindowSampler, collate
 from berger.errors import BergerError
 from berger.files import written_whole
 from berger.models.device import Device, compute_device
+from berger.objectives.restoration import Losses
 from berger.training.log import JsonLinesLog
 from berger.training.optim import OptimizerConfig, build_optimizer, build_schedule
 
 STATE_FILE = "state.ckpt"
-Losses = dict[str, Tensor]
 
 
 class TrainingConfig(Config):
@@ -42,7 +42,7 @@ class TrainingConfig(Config):
     accumulate : int
         Forward passes of one optimiser step.
     optimizer : OptimizerConfig
-    precision : {"32-true", "bf16-mixed", "16-mixed"}
+    precision : {"32-true", "bf16-mixed"}
         Arithmetic of the forward and backward passes.
     log_every, validate_every, save_every : int
         In optimiser steps.
@@ -53,7 +53,7 @@ class TrainingConfig(Config):
     batch_size: int = Field(64, ge=1)
     accumulate: int = Field(1, ge=1)
     optimizer: OptimizerConfig = OptimizerConfig()
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
     log_every: int = Field(10, ge=1)
     validate_every: int = Field(100, ge=1)
     save_every: int = Field(100, ge=1)

@@ -1,0 +1,286 @@
+"""Adapting a checkpoint: what a run leaves, and that its numbers hang together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from berger import load_checkpoint, open_corpus
+from berger.adaptation.probe import embed_windows, fit_probe
+from berger.configuration import load_config
+from berger.errors import BergerError
+from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
+from berger.evaluation.metrics import score_predictions
+from berger.evaluation.protocol import summarise
+from berger.models import Classifier, SpecHiNet
+from berger.tasks import TaskConfig, labelled_windows, load_task
+
+MODELS = [
+    "frozen probe",
+    "same network, random weights",
+    "band power + logistic regression",
+    "chance",
+]
+CLASSES = ("open", "closed")
+
+
+@pytest.fixture(scope="module")
+def task(tiny_corpus: Path) -> TaskConfig:
+    return load_task(tiny_corpus.parent / "task.yaml")
+
+
+@pytest.fixture(scope="module")
+def predictions(tiny_adaptation: Path) -> pd.DataFrame:
+    return pd.read_parquet(tiny_adaptation / "predictions.parquet")
+
+
+@pytest.fixture(scope="module")
+def record(tiny_adaptation: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((tiny_adaptation / "run.json").read_text())
+    return content
+
+
+def test_the_files_of_a_run(tiny_adaptation: Path) -> None:
+    assert {path.name for path in tiny_adaptation.iterdir()} == {
+        *("config.yaml", "run.json", "predictions.parquet", "results.parquet", "checkpoint")
+    }
+    config = load_config(AdaptationConfig, tiny_adaptation / "config.yaml")
+    assert config == AdaptationConfig(penalties=(0.01, 1.0))
+
+
+def test_every_window_is_tested_once_by_every_model(
+    predictions: pd.DataFrame, task: TaskConfig, tiny_corpus: Path
+) -> None:
+    table = labelled_windows(task, open_corpus(tiny_corpus))
+    expected = {
+        (row.recording, row.start / 100, row.label, row.subject) for row in table.itertuples()
+    }
+    assert list(predictions["model"].unique()) == MODELS
+    for _, own in predictions.groupby("model"):
+        assert len(own) == len(expected)
+        rows = own[["recording", "start", "truth", "subject"]].itertuples(index=False)
+        assert {tuple(row) for row in rows} == expected
+    scores = predictions[["score_open", "score_closed"]].to_numpy()
+    np.testing.assert_allclose(scores.sum(1), 1, atol=1e-9)
+    assert np.array(CLASSES)[scores.argmax(1)].tolist() == predictions["prediction"].tolist()
+
+
+def test_who_is_tested_in_which_fold(predictions: pd.DataFrame, record: dict[str, Any]) -> None:
+    assert len(record["folds"]) == 3
+    for number, fold in enumerate(record["folds"], start=1):
+        parts = [set(fold[name]) for name in ("train", "validation", "test")]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == 6
+        assert set(predictions[predictions["fold"] == number]["subject"]) == parts[2]
+
+
+def test_people_seen_in_pretraining_are_marked(
+    predictions: pd.DataFrame, record: dict[str, Any], tiny_run: Path
+) -> None:
+    train = json.loads((tiny_run / "run.json").read_text())["subjects"]["train"]
+    assert set(predictions[predictions["seen_in_pretraining"]]["subject"]) == set(train)
+    assert record["seen_in_pretraining"] == sorted(train)
+    assert record["checkpoint"]["pretraining_subjects"] == train
+
+
+def test_results_follow_from_predictions(tiny_adaptation: Path, predictions: pd.DataFrame) -> None:
+    results = pd.read_parquet(tiny_adaptation / "results.parquet")
+    pd.testing.assert_frame_equal(results, summarise(predictions, CLASSES, seed=0))
+    assert set(results["people"]) == {"all", "unseen in pretraining"}
+    together = results.query("people == 'all' and fold == 0").set_index("model")
+    assert list(together.index) == MODELS
+    for model, own in predictions.groupby("model"):
+        expected = score_predictions(own, CLASSES)
+        assert together.loc[model, list(expected)].to_dict() == pytest.approx(expected)
+    chance = together.loc["chance"]
+    assert chance["balanced_accuracy"] == chance["auroc"] == 0.5
+    assert chance["balanced_accuracy_low"] == chance["balanced_accuracy_high"] == 0.5
+    # eyes closed is told from eyes open by its alpha
+    assert together.loc["band power + logistic regression", "balanced_accuracy"] > 0.6
+    text = format_results(results)
+    assert all(model in text for model in MODELS)
+    assert len(text.splitlines()) == 9
+    assert len({len(line) for line in text.splitlines()}) == 1
+    alone = results.assign(balanced_accuracy_low=np.nan, balanced_accuracy_high=np.nan)
+    assert "nan" not in format_results(alone)
+
+
+def test_the_record_of_a_run(
+    record: dict[str, Any], tiny_corpus: Path, tiny_checkpoint: Path
+) -> None:
+    encoder, corpus = load_checkpoint(tiny_checkpoint), open_corpus(tiny_corpus)
+    assert record["kind"] == "adaptation"
+    assert record["device"] == "cpu"
+    assert record["task"]["name"] == "eyes"
+    assert record["task"]["classes"] == list(CLASSES)
+    assert {"title", "description", "window_seconds", "licence", "paper", "source"} <= set(
+        record["task"]
+    )
+    assert record["checkpoint"]["n_parameters"] == encoder.n_parameters
+    assert record["checkpoint"]["trained_parameters"] == 2 * (8 + 1)
+    assert record["checkpoint"]["corpus_id"] == corpus.manifest.id
+    assert record["corpus"]["id"] == corpus.manifest.id
+    assert {"versions", "command", "hardware", "git_commit", "started", "wall_seconds"} <= set(
+        record
+    )
+    assert record["left_out"] == {}
+    assert set(record["penalties"]) == set(MODELS)
+    assert set(record["penalties"]["frozen probe"]) <= {0.01, 1.0}
+
+
+def test_the_checkpoint_is_the_encoder_and_a_probe(
+    tiny_adaptation: Path, tiny_checkpoint: Path, tiny_corpus: Path, task: TaskConfig
+) -> None:
+    model, encoder = (
+        load_checkpoint(folder) for folder in (tiny_adaptation / "checkpoint", tiny_checkpoint)
+    )
+    assert isinstance(model, Classifier)
+    assert isinstance(encoder, SpecHiNet)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, model.encoder.state_dict()[name]), name
+    assert model.config.classes == CLASSES
+    assert model.contract.window_seconds == 4
+    assert model.contract.preprocessing == encoder.contract.preprocessing
+    assert model.provenance["kind"] == "adaptation"
+    # the head reads the features as the probe that was fitted to everybody
+    corpus = open_corpus(tiny_corpus)
+    table = labelled_windows(task, corpus)
+    windows = corpus.windows_at(table, 4)
+    features = embed_windows(encoder, windows, "mean")
+    record = json.loads((tiny_adaptation / "run.json").read_text())
+    penalty = sorted(record["penalties"]["frozen probe"])[1]  # the median of three
+    labels = (table["label"] == "closed").to_numpy(int)
+    expected = fit_probe(features, labels, 2, penalty).probabilities(features)
+    with torch.inference_mode():
+        found = torch.cat([model(batch.signal()).softmax(-1) for batch in windows.batches(8)])
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert (found.argmax(1).numpy() == labels).mean() > 0.5  # it has seen these
+
+
+def test_the_same_again(
+    tiny_adaptation: Path,
+    tiny_checkpoint: Path,
+    tiny_corpus: Path,
+    task: TaskConfig,
+    tmp_path: Path,
+) -> None:
+    config = load_config(AdaptationConfig, tiny_adaptation / "config.yaml")
+    adapt(
+        *(config, tiny_checkpoint, task, tmp_path / "again"),
+        corpus_folder=tiny_corpus,
+        device="cpu",
+        quiet=True,
+    )
+    for name in ("predictions.parquet", "results.parquet", "checkpoint/model.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (tiny_adaptation / name).read_bytes()
+
+
+def test_from_recordings(
+    tiny_recordings: Path, tiny_checkpoint: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    """They are prepared as the checkpoint expects; what gives no window is listed."""
+    files = sorted(tiny_recordings.glob("*.edf"))
+    broken = tmp_path / "sub-99_eyes.edf"
+    broken.write_bytes(files[0].read_bytes()[:3000])
+    out, config = tmp_path / "run", AdaptationConfig(penalties=(1.0,), baselines=())
+    results = adapt(
+        *(config, tiny_checkpoint, task, out),
+        data=[*files, broken],
+        device="cpu",
+        quiet=True,
+    )
+    assert set(results["model"]) == {"frozen probe"}
+    corpus = open_corpus(out / "corpus")
+    expected = load_checkpoint(tiny_checkpoint).contract.preprocessing
+    assert expected is not None
+    assert corpus.manifest.preprocessing == expected.model_copy(update={"max_amplitude": None})
+    left_out = json.loads((out / "run.json").read_text())["left_out"]
+    assert {name.rsplit("/")[-1] for name in left_out} == {"sub-99_eyes.edf"}
+    assert "header is damaged" in left_out["sub-99_eyes.edf"]
+
+
+def test_each_electrode_on_its_own_needs_one_montage(
+    tiny_recordings: Path,
+    tiny_checkpoint: Path,
+    tiny_corpus: Path,
+    task: TaskConfig,
+    tmp_path: Path,
+) -> None:
+    config = AdaptationConfig(pooling="electrodes", penalties=(1.0,), baselines=())
+    with pytest.raises(BergerError, match="pooling: electrodes needs one montage, but the record"):
+        adapt(config, tiny_checkpoint, task, tmp_path / "a", corpus_folder=tiny_corpus, quiet=True)
+    out = tmp_path / "b"
+    files = sorted(tiny_recordings.glob("*.edf"))[1::2]
+    adapt(config, tiny_checkpoint, task, out, data=files, device="cpu", quiet=True)
+    model = load_checkpoint(out / "checkpoint")
+    assert isinstance(model, Classifier)
+    assert model.contract.ch_names == ("Fp1", "Fp2", "C3", "C4", "P7", "P8", "O1", "O2")
+    assert model.config.n_chans == 8
+    assert model.head.in_features == 8 * 8
+
+
+# what is refused
+
+
+def test_folders_that_hold_a_run_are_refused(
+    tiny_run: Path,
+    tiny_adaptation: Path,
+    tiny_checkpoint: Path,
+    tiny_corpus: Path,
+    task: TaskConfig,
+) -> None:
+    """Also that of the pretraining, whose files would be written over."""
+    for folder in (tiny_run, tiny_adaptation):
+        before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+        with pytest.raises(BergerError, match="holds a run already; choose another folder"):
+            adapt(
+                *(AdaptationConfig(), tiny_checkpoint, task, folder),
+                corpus_folder=tiny_corpus,
+                quiet=True,
+            )
+        assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_an_adapted_checkpoint_is_refused(
+    tiny_adaptation: Path, tiny_corpus: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(BergerError, match="is adapted already; give a pretrained checkpoint"):
+        adapt(
+            *(AdaptationConfig(), tiny_adaptation / "checkpoint", task, tmp_path / "run"),
+            corpus_folder=tiny_corpus,
+            quiet=True,
+        )
+
+
+def test_no_recordings_are_refused(tiny_checkpoint: Path, task: TaskConfig, tmp_path: Path) -> None:
+    with pytest.raises(BergerError, match="task eyes: give its recordings by --data, or a --corp"):
+        adapt(AdaptationConfig(), tiny_checkpoint, task, tmp_path / "run", quiet=True)
+
+
+def test_two_people_are_too_few(
+    tiny_recordings: Path, tiny_checkpoint: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    files = sorted(tiny_recordings.glob("*.edf"))[:2]
+    with pytest.raises(BergerError, match="recordings of sub-01 and sub-02 only; folds by person"):
+        adapt(AdaptationConfig(), tiny_checkpoint, task, tmp_path, data=files, quiet=True)
+
+
+def test_a_checkpoint_without_preparation_needs_a_corpus(
+    tiny_checkpoint: Path, tiny_recordings: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    config["contract"]["preprocessing"] = None
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BergerError, match="give its recordings by --data, or a --corpus"):
+        adapt(
+            *(AdaptationConfig(), copy, task, tmp_path / "run"),
+            data=sorted(tiny_recordings.glob("*.edf")),
+            quiet=True,
+        )

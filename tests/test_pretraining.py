@@ -1,0 +1,401 @@
+"""One pretraining run: what it leaves, who was watched, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from berger import load_checkpoint, open_corpus
+from berger import pretraining as room
+from berger.configuration import load_config
+from berger.corpus import prepare
+from berger.errors import BergerError
+from berger.masking.gaussian import mask_signal
+from berger.models import Reconstruction, SpecHiNet
+from berger.objectives.restoration import Restoration
+from berger.preprocessing import PreprocessingConfig
+from berger.pretraining import (
+    PretrainingConfig,
+    pretrain,
+    restoration_errors,
+    validation_losses,
+    window_errors,
+)
+from berger.spectral import BANDS, band_powers
+from berger.training.log import read_log
+from berger.training.loop import STATE_FILE
+
+SIGNALS = ["masked input", "restored", "fine branch", "coarse branch", "untrained network"]
+PREPROCESSING = PreprocessingConfig(sfreq=100, highpass=1, lowpass=40, max_amplitude=None)
+Settings = Callable[..., PretrainingConfig]
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "run.json").read_text())
+    return content
+
+
+# what a run leaves
+
+
+def test_the_files_of_a_run(tiny_run: Path, tiny_pretraining: Settings) -> None:
+    assert {path.name for path in tiny_run.iterdir()} == {
+        "config.yaml",
+        "run.json",
+        "log.jsonl",
+        "restoration.parquet",
+        "example.npz",
+        "checkpoint",
+        "state.ckpt",
+    }
+    assert load_config(PretrainingConfig, tiny_run / "config.yaml") == tiny_pretraining()
+    steps = [(line["step"], line["split"]) for line in read_log(tiny_run / "log.jsonl")]
+    assert steps == [
+        (1, "train"),
+        (12, "train"),
+        (12, "validation"),
+        (24, "train"),
+        (24, "validation"),
+    ]
+    for line in read_log(tiny_run / "log.jsonl"):
+        assert {"loss", "mse", "spectral", "auxiliary"} <= set(line)
+
+
+def test_the_record_of_a_run(tiny_run: Path, tiny_corpus: Path) -> None:
+    record, corpus = record_of(tiny_run), open_corpus(tiny_corpus)
+    assert record["kind"] == "pretraining"
+    assert record["corpus"] == {"id": corpus.manifest.id, "name": "corpus", "hours": corpus.hours}
+    assert record["device"] == "cpu"
+    assert (record["steps"], record["batch_size"], record["seed"]) == (24, 4, 0)
+    assert record["window_seconds"] == 4
+    assert record["wall_seconds"] >= 0
+    assert {"versions", "command", "hardware", "git_commit", "started"} <= set(record)
+    model = load_checkpoint(tiny_run / "checkpoint")
+    assert record["n_parameters"] == model.n_parameters
+    assert model.provenance == {k: v for k, v in record.items() if k != "wall_seconds"}
+
+
+def test_nobody_is_trained_and_watched_on(tiny_run: Path, tiny_corpus: Path) -> None:
+    people = record_of(tiny_run)["subjects"]
+    assert set(people) == {"train", "validation"}
+    assert not set(people["train"]) & set(people["validation"])
+    assert sorted(people["train"] + people["validation"]) == list(open_corpus(tiny_corpus).subjects)
+    table = pd.read_parquet(tiny_run / "restoration.parquet")
+    assert set(table["subject"]) == set(people["validation"])
+
+
+def test_the_trainer_sees_only_people_to_train_on(
+    tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each batch that reaches the network in training mode is asked whose it is."""
+    seen: dict[bool, set[str]] = {True: set(), False: set()}
+    forward = Restoration.forward
+
+    def spy(self: Restoration, batch: Any, generator: torch.Generator) -> Any:
+        seen[self.training] |= set(batch.subjects)
+        return forward(self, batch, generator)
+
+    monkeypatch.setattr(Restoration, "forward", spy)
+    config = tiny_pretraining(training__batch_size=16, training__steps=6, seed=3)
+    pretrain(config, tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
+    people = record_of(tmp_path / "run")["subjects"]
+    assert seen[True] == set(people["train"])
+    assert seen[False] == set(people["validation"])
+
+
+def test_the_checkpoint_is_the_last_step(tiny_run: Path, tiny_corpus: Path) -> None:
+    model = load_checkpoint(tiny_run / "checkpoint")
+    state = torch.load(tiny_run / STATE_FILE, weights_only=True)["objective"]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, state[f"model.{name}"]), name
+    assert model.contract.preprocessing == open_corpus(tiny_corpus).manifest.preprocessing
+    assert model.contract.window_seconds == 4
+    assert model.contract.ch_names is None
+
+
+def test_the_restoration_table(tiny_run: Path) -> None:
+    table = pd.read_parquet(tiny_run / "restoration.parquet")
+    assert list(table.columns) == ["subject", "band", "signal", "error"]
+    people = record_of(tiny_run)["subjects"]["validation"]
+    assert len(table) == len(people) * len(BANDS) * len(SIGNALS)
+    assert set(table["band"]) == set(BANDS)
+    assert set(table["signal"]) == set(SIGNALS)
+    assert np.isfinite(table["error"]).all()
+    masked = table[table["signal"] == "masked input"]["error"]
+    assert masked.between(0.05, 1.5).all()  # half of the map is hidden
+    # a network that starts at zero returns its input before the first step
+    untrained = table[table["signal"] == "untrained network"]["error"]
+    np.testing.assert_allclose(untrained, masked, rtol=1e-3)
+
+
+def test_the_example(tiny_run: Path, tiny_corpus: Path, tiny_pretraining: Settings) -> None:
+    with np.load(tiny_run / "example.npz", allow_pickle=False) as file:
+        example = {name: file[name] for name in file.files}
+    assert set(example) == {
+        *("clean", "masked", "restored", "gain", "sfreq", "n_fft", "hop"),
+        *("ch_names", "subject", "recording", "start"),
+    }
+    n_chans = len(example["ch_names"])
+    for name in ("clean", "masked", "restored"):
+        assert example[name].shape == (n_chans, 400)
+        assert example[name].dtype == np.float32
+    assert example["gain"].shape == (101, 5)
+    assert example["gain"].min() >= 0
+    assert example["gain"].max() <= 1
+    masked = mask_signal(
+        torch.from_numpy(example["clean"])[None],
+        torch.from_numpy(example["gain"])[None],
+        tiny_pretraining().objective.mask,
+    )
+    np.testing.assert_allclose(masked[0], example["masked"], atol=1e-3)
+    assert str(example["subject"]) in record_of(tiny_run)["subjects"]["validation"]
+    corpus = open_corpus(tiny_corpus)
+    start = round(float(example["start"] * example["sfreq"]))
+    np.testing.assert_array_equal(
+        corpus.read(str(example["recording"]), start, 400), example["clean"]
+    )
+
+
+# laws of the restoration error
+
+
+def errors_with(
+    corpus: Path,
+    config: PretrainingConfig,
+    reconstruct: Callable[[Tensor], tuple[Tensor, Tensor]],
+    *,
+    unmasked: bool = False,
+) -> pd.DataFrame:
+    """The table of a model that answers as told, one row a signal and band, all people alike."""
+    objective = Restoration(SpecHiNet(config.model), config.objective)
+
+    def answer(masked: Tensor, times: Tensor) -> Reconstruction:
+        fine, coarse = reconstruct(masked)
+        return Reconstruction(fine, coarse, (masked, masked))
+
+    objective.model.reconstruct = answer  # type: ignore[method-assign]
+    if unmasked:
+        objective.mask = lambda clean, generator: (clean, clean)  # type: ignore[method-assign]
+    windows = open_corpus(corpus).windows(4).take(np.arange(0, 24, 3))
+    return restoration_errors(window_errors(objective, windows, config))
+
+
+@pytest.mark.parametrize(("factor", "error"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.25), (-1.0, 4.0)])
+def test_silence_has_one_and_perfection_zero(
+    factor: float, error: float, tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    table = errors_with(
+        tiny_corpus, tiny_pretraining(), lambda x: (factor * x, factor * x), unmasked=True
+    )
+    restored = table[table["signal"].isin(["restored", "fine branch", "coarse branch"])]
+    np.testing.assert_allclose(restored["error"], error, rtol=1e-5, atol=1e-10)
+    np.testing.assert_allclose(table[table["signal"] == "masked input"]["error"], 0, atol=1e-10)
+
+
+def test_the_restored_signal_is_the_mean_of_both_branches(
+    tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    table = errors_with(
+        tiny_corpus, tiny_pretraining(), lambda x: (2 * x, torch.zeros_like(x)), unmasked=True
+    )
+    for signal, error in (("fine branch", 1), ("coarse branch", 1), ("restored", 0)):
+        found = table[table["signal"] == signal]["error"]
+        np.testing.assert_allclose(found, error, rtol=1e-5, atol=1e-10)
+
+
+def test_the_error_of_the_masked_input_by_hand(
+    tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    config = tiny_pretraining()
+    table = errors_with(tiny_corpus, config, lambda x: (x, x)).set_index(
+        ["subject", "band", "signal"]
+    )["error"]
+    objective = Restoration(SpecHiNet(config.model), config.objective)
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    windows = open_corpus(tiny_corpus).windows(4).take(np.arange(0, 24, 3))
+    sums: dict[tuple[str, str], list[float]] = {}
+    for batch in windows.batches(config.training.batch_size):
+        clean = batch.signal()
+        masked, _ = objective.mask(clean, generator)
+        for index, subject in enumerate(batch.subjects):
+            error, power = (band_powers(x[index], batch.sfreq) for x in (masked - clean, clean))
+            for band in BANDS:
+                both = sums.setdefault((subject, band), [0.0, 0.0])
+                both[0] += float(error[band].sum())
+                both[1] += float(power[band].sum())
+    assert len(sums) >= 2 * len(BANDS)
+    for (subject, band), (error_sum, power_sum) in sums.items():
+        expected = error_sum / power_sum
+        for signal in ("masked input", "restored"):
+            assert table[subject, band, signal] == pytest.approx(expected, rel=1e-4)
+
+
+def test_looking_does_not_change_what_is_learned(
+    tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    """The same masks at every look, and the global generator left as it was."""
+    config = tiny_pretraining()
+    objective = Restoration(SpecHiNet(config.model), config.objective).eval()
+    windows = open_corpus(tiny_corpus).windows(4).take(np.arange(7))
+    before = torch.get_rng_state()
+    first, second = (validation_losses(objective, windows, config) for _ in range(2))
+    assert first == second
+    assert torch.equal(before, torch.get_rng_state())
+    alone = [validation_losses(objective, windows.take(np.array([i])), config) for i in range(2)]
+    assert alone[0] != alone[1]
+
+
+def test_the_example_is_the_window_with_the_median_error(
+    tiny_run: Path, tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    config, corpus = tiny_pretraining(), open_corpus(tiny_corpus)
+    model = load_checkpoint(tiny_run / "checkpoint")
+    assert isinstance(model, SpecHiNet)
+    validation = corpus.windows(4, subjects=record_of(tiny_run)["subjects"]["validation"])
+    watched = validation.take(np.linspace(0, len(validation) - 1, 6).round().astype(int))
+    errors = window_errors(Restoration(model, config.objective), watched, config)
+    sums = errors[errors["signal"] == "restored"].groupby("window")[["error", "power"]].sum()
+    ordered = (sums["error"] / sums["power"]).sort_values().index
+    with np.load(tiny_run / "example.npz") as example:
+        shown = (str(example["recording"]), round(float(example["start"]) * 100))
+    row = watched.table.iloc[ordered[3]]
+    assert shown == (row["recording"], row["start"])
+
+
+# resuming
+
+
+def test_an_interrupted_run_ends_alike(
+    tiny_run: Path,
+    tiny_corpus: Path,
+    tiny_pretraining: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, looks = tmp_path / "run", iter("ab")
+
+    def interrupted(*arguments: Any) -> dict[str, float]:
+        if next(looks) == "b":
+            raise KeyboardInterrupt
+        return validation_losses(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "validation_losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tiny_pretraining(), tiny_corpus, out, device="cpu", quiet=True)
+    assert not (out / "checkpoint").exists()
+    with pytest.raises(BergerError, match="holds a run already; continue it with --resume or"):
+        pretrain(tiny_pretraining(), tiny_corpus, out, device="cpu", quiet=True)
+    pretrain(tiny_pretraining(), tiny_corpus, out, resume=True, device="cpu", quiet=True)
+    for name in ("checkpoint/model.safetensors", "restoration.parquet", "config.yaml"):
+        assert (out / name).read_bytes() == (tiny_run / name).read_bytes(), name
+    losses = [[line["loss"] for line in read_log(run / "log.jsonl")] for run in (out, tiny_run)]
+    assert losses[0] == losses[1]
+
+
+def test_resuming_with_another_configuration_is_refused(
+    tiny_run: Path, tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    other = tiny_pretraining(training__optimizer__lr=0.5, seed=1)
+    before = (tiny_run / "config.yaml").read_bytes()
+    with pytest.raises(BergerError) as caught:
+        pretrain(other, tiny_corpus, tiny_run, resume=True, device="cpu", quiet=True)
+    text = str(caught.value)
+    assert "was started with another configuration" in text
+    assert "(seed: 0 → 1; training.optimizer.lr: 0.001 → 0.5)" in text
+    assert (tiny_run / "config.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["model: {depth: 3}\n", "a: [\n"])
+def test_resuming_what_another_berger_began_is_refused(
+    content: str, tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(BergerError, match=r"config\.yaml: "):
+        pretrain(tiny_pretraining(), tiny_corpus, tmp_path, resume=True, quiet=True)
+
+
+def test_nothing_to_resume(tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path) -> None:
+    with pytest.raises(BergerError, match="nothing to resume there; start without --resume"):
+        pretrain(tiny_pretraining(), tiny_corpus, tmp_path / "run", resume=True, quiet=True)
+
+
+def test_a_run_that_ended_before_its_first_state_can_be_started_again(
+    tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path
+) -> None:
+    out, config = tmp_path / "run", tiny_pretraining(training__steps=1)
+    out.mkdir()
+    (out / "config.yaml").write_text("seed: 9\n")
+    with pytest.raises(BergerError, match="another configuration"):
+        pretrain(config, tiny_corpus, out, resume=True, device="cpu", quiet=True)
+    pretrain(config, tiny_corpus, out, device="cpu", quiet=True)
+    assert load_config(PretrainingConfig, out / "config.yaml") == config
+
+
+# what is refused, before anything is written
+
+
+def test_a_folder_that_holds_a_run_is_refused(
+    tiny_run: Path, tiny_adaptation: Path, tiny_corpus: Path, tiny_pretraining: Settings
+) -> None:
+    for folder in (tiny_run, tiny_adaptation):
+        before = (folder / "config.yaml").read_bytes()
+        with pytest.raises(BergerError, match="holds a run already"):
+            pretrain(tiny_pretraining(), tiny_corpus, folder, device="cpu", quiet=True)
+        assert (folder / "config.yaml").read_bytes() == before
+
+
+def test_one_person_is_too_few(
+    tiny_recordings: Path, tiny_pretraining: Settings, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "corpus"
+    (tmp_path / "raw").mkdir()
+    shutil.copy(tiny_recordings / "sub-02_eyes.edf", tmp_path / "raw")
+    prepare([tmp_path / "raw"], corpus, PREPROCESSING, progress=False)
+    with pytest.raises(BergerError, match=r"corpus: holds recordings of sub-02 only; pretraining"):
+        pretrain(tiny_pretraining(), corpus, tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"model__sfreq": 200}, "sampled at 100 Hz, but the model was made for 200 Hz; prepare"),
+        ({"window_seconds": 60}, "no usable stretch holds a window of 60 s"),
+        ({"window_seconds": 4.001}, "400.1 samples at 100 Hz"),
+    ],
+)
+def test_what_does_not_fit_leaves_no_run(
+    changes: dict[str, float],
+    words: str,
+    tiny_corpus: Path,
+    tiny_pretraining: Settings,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(BergerError) as caught:
+        pretrain(tiny_pretraining(**changes), tiny_corpus, tmp_path / "run", quiet=True)
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_corpus_is_not_resumed_on(
+    tiny_run: Path,
+    tiny_recordings: Path,
+    tiny_pretraining: Settings,
+    tmp_path: Path,
+) -> None:
+    run, corpus = tmp_path / "run", tmp_path / "corpus"
+    shutil.copytree(tiny_run, run)
+    files = sorted(tiny_recordings.glob("*.edf"))[:5]
+    prepare(files, corpus, PREPROCESSING, progress=False)
+    with pytest.raises(BergerError, match="was started on other windows"):
+        pretrain(tiny_pretraining(), corpus, run, resume=True, device="cpu", quiet=True)
