@@ -20,7 +20,7 @@ from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.protocol import summarise
 from berger.models import Classifier, SpecHiNet
-from berger.tasks import TaskConfig, labelled_windows, load_task
+from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
 
 MODELS = [
     "frozen probe",
@@ -202,7 +202,32 @@ def test_from_recordings(
     assert corpus.manifest.preprocessing == expected.model_copy(update={"max_amplitude": None})
     left_out = json.loads((out / "run.json").read_text())["left_out"]
     assert {name.rsplit("/")[-1] for name in left_out} == {"sub-99_eyes.edf"}
-    assert "header is damaged" in left_out["sub-99_eyes.edf"]
+    assert all("header is damaged" in reason for reason in left_out.values())
+
+
+def test_from_files_of_one_name_in_folders_that_are_written_in_any_way(
+    tiny_recordings: Path,
+    tiny_checkpoint: Path,
+    task: TaskConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As BIDS-like data lie: the folder tells the person, and all files are called the same."""
+    for number, file in enumerate(sorted(tiny_recordings.glob("*.edf"))[1::2]):
+        (tmp_path / "data" / f"s{number}").mkdir(parents=True)
+        shutil.copy(file, tmp_path / "data" / f"s{number}" / "eyes.edf")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pattern = r"(?P<subject>s\d)/eyes"
+    asked = task.model_copy(update={"recordings": ("*/*.edf",), "subject_pattern": pattern})
+    data = find_data(asked, "task.yaml", Path("..") / "data")
+    assert str(data[0]).startswith("..")
+    data[0] = data[0].absolute()
+    config = AdaptationConfig(penalties=(1.0,), baselines=())
+    adapt(config, tiny_checkpoint, asked, Path("run"), data=data, device="cpu", quiet=True)
+    predictions = pd.read_parquet("run/predictions.parquet")
+    assert set(predictions["recording"]) == {"s0/eyes.edf", "s1/eyes.edf", "s2/eyes.edf"}
+    assert set(predictions["subject"]) == {"s0", "s1", "s2"}
 
 
 def test_each_electrode_on_its_own_needs_one_montage(

@@ -238,11 +238,12 @@ def _task_corpus(
         if not data or contract is None:
             raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
         corpus_folder = out / "corpus"
+        folders = [os.path.normpath(path.parent.absolute()) for path in data]
         prepare(
             data,
             corpus_folder,
             preparation(task, contract),
-            root=Path(os.path.commonpath([path.parent for path in data])),
+            root=Path(os.path.commonpath(folders)),
             workers=workers,
             progress=not quiet,
         )
