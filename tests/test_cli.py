@@ -420,6 +420,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
             "models --device gpu",
             'Invalid value "gpu" for --device. Choose from: "auto", "cpu", "cu',
         ),
+        ("models --seed -1", 'Invalid value "-1" for --seed. Must be >= 0.'),
         ("models --seed x", 'Invalid value for --seed: unable to convert "x" into int.'),
         ("models too many", "Unused"),
     ],

@@ -15,11 +15,13 @@ import torch
 from berger import load_checkpoint, open_corpus
 from berger.adaptation.probe import embed_windows, fit_probe
 from berger.configuration import load_config
+from berger.corpus import prepare
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.protocol import summarise
 from berger.models import Classifier, SpecHiNet
+from berger.preprocessing import PreprocessingConfig
 from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
 
 MODELS = [
@@ -87,6 +89,31 @@ def test_people_seen_in_pretraining_are_marked(
     assert set(predictions[predictions["seen_in_pretraining"]]["subject"]) == set(train)
     assert record["seen_in_pretraining"] == sorted(train)
     assert record["checkpoint"]["pretraining_subjects"] == train
+
+
+def test_people_are_known_by_their_files_too(
+    tiny_recordings: Path,
+    tiny_checkpoint: Path,
+    task: TaskConfig,
+    tiny_run: Path,
+    tmp_path: Path,
+) -> None:
+    """In a corpus that calls them by other names."""
+    known = load_checkpoint(tiny_checkpoint).contract.preprocessing
+    assert known is not None
+    renamed = known.model_copy(update={"subject_pattern": r"sub-0(?P<subject>\d)_"})
+    prepare([tiny_recordings], tmp_path / "corpus", renamed, progress=False)
+    out, config = tmp_path / "run", AdaptationConfig(penalties=(1.0,), baselines=())
+    adapt(
+        *(config, tiny_checkpoint, task, out),
+        corpus_folder=tmp_path / "corpus",
+        device="cpu",
+        quiet=True,
+    )
+    train = json.loads((tiny_run / "run.json").read_text())["subjects"]["train"]
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    seen = predictions[predictions["seen_in_pretraining"]]["subject"].unique()
+    assert sorted(seen) == [name.removeprefix("sub-0") for name in train]
 
 
 def test_results_follow_from_predictions(tiny_adaptation: Path, predictions: pd.DataFrame) -> None:
@@ -279,6 +306,19 @@ def test_an_adapted_checkpoint_is_refused(
         adapt(
             *(AdaptationConfig(), tiny_adaptation / "checkpoint", task, tmp_path / "run"),
             corpus_folder=tiny_corpus,
+            quiet=True,
+        )
+
+
+def test_a_corpus_that_was_filtered_otherwise_is_refused(
+    tiny_recordings: Path, tiny_checkpoint: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    other = PreprocessingConfig(sfreq=100, highpass=2, lowpass=40, max_amplitude=None)
+    prepare([tiny_recordings], tmp_path / "corpus", other, progress=False)
+    with pytest.raises(BergerError, match=r"prepared with highpass: 2\.0, but the model was train"):
+        adapt(
+            *(AdaptationConfig(), tiny_checkpoint, task, tmp_path / "run"),
+            corpus_folder=tmp_path / "corpus",
             quiet=True,
         )
 

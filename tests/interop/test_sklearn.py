@@ -124,5 +124,9 @@ def test_what_does_not_fit_is_explained(tiny_checkpoint: Path, data: tuple[Array
         BergerClassifier(tiny_checkpoint).fit(X, y[:-1])
     with pytest.raises(ValueError, match="Unknown label type"):
         BergerClassifier(tiny_checkpoint).fit(X, np.linspace(0, 1, len(X)))
+    with pytest.raises(BergerError, match="give microvolts, not volts"):
+        BergerClassifier(tiny_checkpoint).fit(X / 1e6, y)
+    with pytest.raises(BergerError, match="values that are not finite; leave these windows out"):
+        BergerClassifier(tiny_checkpoint).fit(np.full_like(X, np.nan), y)
     with pytest.raises(BergerError, match="no such folder"):
         BergerClassifier("nowhere").fit(X, y)

@@ -6,9 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from berger.errors import BergerError
-from berger.models import Classifier, ClassifierConfig, InputContract, SpecHiNet, SpecHiNetConfig
-from berger.models.device import compute_device
+from berger.models import Classifier, ClassifierConfig, SpecHiNet, SpecHiNetConfig
 from berger.models.heads import Pooling, pooled_features
 from tests.conftest import TINY_MODEL
 
@@ -76,23 +74,3 @@ def test_electrodes_need_their_number() -> None:
         ClassifierConfig(encoder=SPECHINET, pooling="electrodes", classes=("a", "b"))
     with pytest.raises(ValidationError):
         ClassifierConfig(encoder=SPECHINET, classes=("a",))
-
-
-def test_a_contract_names_what_does_not_fit() -> None:
-    contract = InputContract(sfreq=100, ch_names=("Fz", "Cz"))
-    contract.check(100, ("Fz", "Cz"), "file")
-    with pytest.raises(BergerError, match=r"^file: sampled at 128 Hz, but .* 100 Hz; prepare"):
-        contract.check(128, ("Fz", "Cz"), "file")
-    with pytest.raises(BergerError, match=r"^file: has the electrodes Cz Fz, but .* Fz Cz in"):
-        contract.check(100, ("Cz", "Fz"), "file")
-    InputContract(sfreq=100).check(100, ("whatever",), "file")
-
-
-def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert compute_device("auto") == compute_device("cpu") == torch.device("cpu")
-    with pytest.raises(BergerError, match="no GPU"):
-        compute_device("cuda")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert compute_device("auto") == compute_device("cuda") == torch.device("cuda")
-    assert compute_device("cpu") == torch.device("cpu")
