@@ -218,7 +218,7 @@ def _by_batch(
     function: Callable[[torch.Tensor], torch.Tensor],
     windows: torch.Tensor,
     place: torch.device,
-    batch_size: int = 64,
+    batch_size: int = 16,
 ) -> npt.NDArray[np.float32]:
     rows = [function(batch.to(place)).cpu() for batch in torch.split(windows, batch_size)]
     result: npt.NDArray[np.float32] = torch.cat(rows).numpy()

@@ -25,7 +25,7 @@ def embed_windows(
     windows: WindowDataset,
     pooling: Pooling,
     *,
-    batch_size: int = 64,
+    batch_size: int = 16,
     quiet: bool = True,
 ) -> Array:
     """Return the frozen features of windows.

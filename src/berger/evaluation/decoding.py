@@ -61,7 +61,7 @@ class AdaptationConfig(Config):
     baselines : tuple of str
         What is run beside it on the same folds.
     batch_size : int
-        Windows that the encoder sees at once.
+        Windows that the encoder sees at once; on a processor few are faster than many.
     seed : int
         Of folds, random weights and bootstrap.
     """
@@ -72,7 +72,7 @@ class AdaptationConfig(Config):
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
-    batch_size: int = Field(64, ge=1)
+    batch_size: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
 
 

@@ -45,7 +45,7 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         checkpoint: str | Path,
         pooling: Pooling = "mean",
         penalty: float = 1e-2,
-        batch_size: int = 64,
+        batch_size: int = 16,
     ) -> None:
         self.checkpoint = checkpoint
         self.pooling = pooling
