@@ -24,6 +24,8 @@ from berger.training.log import read_log
 from berger.training.loop import STATE_FILE, TrainingConfig, _accumulate, fit
 from tests.conftest import TINY_MODEL
 
+# Newer Pythons warn of the DataLoader's forking beside threads of numerical libraries.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 TIMINGS = {"seconds_per_step", "data_wait"}
 
 
