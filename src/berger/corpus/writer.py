@@ -44,7 +44,7 @@ from berger.corpus.staging import Entry, Task, stage, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import find_recordings
+from berger.recordings import find_recordings, size_of
 
 
 class Failure(NamedTuple):
@@ -237,7 +237,7 @@ def _tasks(
     tasks = []
     for recording, path in found:
         try:
-            source_bytes = path.stat().st_size
+            source_bytes = size_of(path)
         except OSError:
             source_bytes = 0  # reading it will fail and say why
         entry = _latest(out, recording, settled)

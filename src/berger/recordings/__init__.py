@@ -10,10 +10,13 @@
 Only EEG leaves this room. What is kept out is listed with its reason, never silently dropped.
 
 - `recording`: the value types, and how channels are chosen.
-- `edf`: the reader of EDF and EDF+.
+- `edf`: the reader of EDF, EDF+ and BDF.
+- `through_mne`: the reader of all other formats of EEG devices and programs.
+- `formats`: suffix → reader, and which files belong to another.
 - `reading`: from paths to recordings.
 """
 
+from berger.recordings.formats import size_of
 from berger.recordings.reading import (
     compile_subject_pattern,
     find_recordings,
@@ -31,4 +34,5 @@ __all__ = [
     "find_recordings",
     "identify",
     "read_recording",
+    "size_of",
 ]

@@ -1,8 +1,9 @@
-"""Read EDF and EDF+, after making sure that the file is whole.
+"""Read EDF, EDF+ and BDF, after making sure that the file is whole.
 
 B. Kemp et al., "A simple format for exchange of digitized polygraphic recordings",
 Electroencephalography and Clinical Neurophysiology 82 (1992) 391–393; B. Kemp and J. Olivan,
-"European data format 'plus' (EDF+)", Clinical Neurophysiology 114 (2003) 1755–1761.
+"European data format 'plus' (EDF+)", Clinical Neurophysiology 114 (2003) 1755–1761. BDF is EDF
+with samples of 24 bits (BioSemi).
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy as np
 
 from berger.errors import BergerError
 from berger.recordings.recording import Annotation, Content, choose_channels
+
+_BDF_MAGIC = b"\xffBIOSEMI"
+_TEXTS = ("EDF Annotations", "BDF Annotations")
 
 # Unit in the header → microvolts per unit of what MNE returns. MNE gives volts for those of the
 # first line and the file's own numbers for all others. The odd spellings are µ in Shift-JIS and
@@ -40,12 +44,13 @@ class _EdfHeader:
     n_samples: tuple[int, ...]  # per data record
     n_records: int
     record_seconds: float
-    interrupted: bool  # EDF+D: time may be missing between records
+    interrupted: bool  # EDF+D, BDF+D: time may be missing between records
+    sample_bytes: int  # 2 in EDF, 3 in BDF
     patient_code: str | None
 
 
 def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
-    """Read an EDF or EDF+ file.
+    """Read an EDF, EDF+ or BDF file.
 
     Parameters
     ----------
@@ -62,7 +67,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
     header = _read_edf_header(path)
     unusable = {}
     for index, unit in enumerate(header.units):
-        if header.labels[index] == "EDF Annotations":
+        if header.labels[index] in _TEXTS:
             unusable[index] = "annotations"
         elif unit not in _MICROVOLTS:
             unusable[index] = f"unit {unit!r} is no voltage" if unit else "no unit in the header"
@@ -112,27 +117,30 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
 
 def _open_edf(path: Path, labels: list[str], encoding: str) -> mne.io.BaseRaw:
     """Open the channels `labels` alone: beside faster ones MNE would upsample them."""
+    read = mne.io.read_raw_bdf if path.suffix.lower() == ".bdf" else mne.io.read_raw_edf
     # verbose: MNE's warnings are about fields that are not used here (dates, filters).
-    return mne.io.read_raw_edf(
-        path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR"
-    )
+    return read(path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR")
 
 
 def _read_edf_header(path: Path) -> _EdfHeader:
     """Read the header and compare it with the file's size."""
+    kind = path.suffix[1:].upper()
     try:
         with path.open("rb") as file:
             fixed = file.read(256)
-            if fixed[1:8] == b"BIOSEMI":
-                raise BergerError(f"{path}: is a BDF file; give it the suffix .bdf.")
-            if len(fixed) < 256 or fixed[:8].strip() != b"0":
-                raise BergerError(f"{path}: is no EDF file; fetch it again, or take it out.")
+            version = {_BDF_MAGIC: "BDF", b"0       ": "EDF"}.get(fixed[:8])
+            if len(fixed) < 256 or version is None:
+                raise BergerError(f"{path}: is no {kind} file; fetch it again, or take it out.")
+            if version != kind:
+                raise BergerError(
+                    f"{path}: is a {version} file; give it the suffix .{version.lower()}."
+                )
             header = _parse_edf_header(fixed, file.read(256 * int(fixed[252:256])))
     except OSError as error:
         raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise BergerError(
-            f"{path}: the EDF header is damaged ({error}); fetch or export the file again."
+            f"{path}: the {kind} header is damaged ({error}); fetch or export the file again."
         ) from error
     return replace(header, n_records=_count_records(path, header))
 
@@ -151,7 +159,7 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         [float(number) for number in column(start, 8)] for start in (104, 112, 120, 128)
     )
     # In plain EDF the patient's field is free text, often a name: left unread.
-    code = fixed[8:88].split(b" ")[0] if fixed[192:196] == b"EDF+" else b""
+    code = fixed[8:88].split(b" ")[0] if fixed[192:196] in (b"EDF+", b"BDF+") else b""
     header = _EdfHeader(
         labels=tuple(column(0, 16)),
         units=tuple(column(96, 8)),
@@ -161,7 +169,8 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
         record_seconds=float(fixed[244:252]),
-        interrupted=fixed[192:197] == b"EDF+D",
+        interrupted=fixed[192:197] in (b"EDF+D", b"BDF+D"),
+        sample_bytes=3 if fixed[:8] == _BDF_MAGIC else 2,
         patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
     )
     if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
@@ -176,7 +185,7 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     bytes put in or taken out would go on with every sample in another channel.
     """
     n_bytes = path.stat().st_size - 256 * (len(header.labels) + 1)
-    whole, rest = divmod(n_bytes, 2 * sum(header.n_samples))
+    whole, rest = divmod(n_bytes, header.sample_bytes * sum(header.n_samples))
     announced = header.n_records
     # -1 stands for a recording in progress; a count too low for one that crashed before its
     # header was brought up to date.
@@ -208,10 +217,12 @@ def _line_ends_converted(path: Path) -> bool:
 
 def _check_continuous(path: Path, header: _EdfHeader) -> None:
     """Raise BergerError if time is missing between the data records of an EDF+D file."""
-    texts = [index for index, label in enumerate(header.labels) if label == "EDF Annotations"]
+    texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
         return
-    start, stop = (2 * sum(header.n_samples[: texts[0] + after]) for after in (0, 1))
+    start, stop = (
+        header.sample_bytes * sum(header.n_samples[: texts[0] + after]) for after in (0, 1)
+    )
     records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
         header.n_records, -1
     )

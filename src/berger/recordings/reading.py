@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from berger.errors import BergerError
-from berger.recordings.edf import read_edf
-from berger.recordings.recording import Content, Recording
-
-_READERS: dict[str, Callable[[Path, Sequence[str] | None], Content]] = {".edf": read_edf}
+from berger.recordings.formats import FORMATS, Reader, format_of, is_companion
+from berger.recordings.recording import Recording
 
 
 def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
@@ -34,19 +32,13 @@ def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
         For a path that does not exist, a file of no known format, a folder without recordings,
         and two files of the same id.
     """
-    known = ", ".join(sorted(_READERS))
+    known = ", ".join(FORMATS)
     found: dict[str, Path] = {}
     for given in paths:
         # Not `resolve`: the links inside annexed data sets point to names without meaning.
         path = Path(os.path.normpath(Path(given).absolute()))
         if path.is_dir():
-            files = [
-                file
-                for file in path.rglob("*")
-                # Not `is_file`: a link to data that were never fetched is a failure to report.
-                if file.suffix.lower() in _READERS and not file.is_dir()
-                if not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
+            files = [path] if format_of(path) else list(_search(path))
             if not files:
                 raise BergerError(f"{path}: holds no recording ({known}); give another folder.")
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
@@ -70,7 +62,7 @@ def read_recording(
     Parameters
     ----------
     path : str or Path
-        An EDF or EDF+ file.
+        A file of a known format; the folder, for .mff.
     subject_pattern : str, optional
         Regular expression with a named group ``subject`` and optionally ``session``, searched
         in the file's absolute path (with forward slashes). By default BIDS names, TUH names
@@ -108,6 +100,22 @@ def read_recording(
         kept_out=channels.kept_out,
         annotations=content.annotations,
     )
+
+
+def _search(folder: Path) -> Iterator[Path]:
+    """Yield the recordings in a folder, at any depth."""
+    for inside, folders, files in os.walk(folder):
+        place = Path(inside)
+        shown = [name for name in folders if not name.startswith(".")]
+        # A folder may be a recording (.mff); what lies in it is not searched.
+        recordings = [name for name in shown if format_of(place / name)]
+        folders[:] = [name for name in shown if name not in recordings]
+        # Not `is_file`: a link to data that were never fetched is a failure to report.
+        recordings += [name for name in files if not name.startswith(".")]
+        for name in recordings:
+            file = place / name
+            if format_of(file) and not is_companion(file):
+                yield file
 
 
 # Default patterns, searched in the file's name. Alone "s" and "p" count only where the name
@@ -175,12 +183,13 @@ def compile_subject_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _reader_of(path: Path) -> Callable[[Path, Sequence[str] | None], Content]:
+def _reader_of(path: Path) -> Reader:
     """Return the function that reads files of this suffix."""
     if not path.exists():
         link = "a link to data that are not here; fetch them" if path.is_symlink() else None
         raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
-    if path.suffix.lower() not in _READERS:
-        known = ", ".join(_READERS)
+    suffix = format_of(path)
+    if suffix is None:
+        known = ", ".join(FORMATS)
         raise BergerError(f"{path}: no known format; known are {known}, by the file's suffix.")
-    return _READERS[path.suffix.lower()]
+    return FORMATS[suffix]

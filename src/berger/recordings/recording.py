@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -113,6 +114,7 @@ def choose_channels(
     labels: Sequence[str],
     unusable: Mapping[int, str],
     wanted: Sequence[str] | None,
+    declared: Mapping[int, str] = MappingProxyType({}),
 ) -> Channels:
     """Choose a file's EEG channels.
 
@@ -126,6 +128,9 @@ def choose_channels(
         Index of a channel that cannot be EEG whatever its name → why.
     wanted : sequence of str or None
         The channels to take, by label or canonical name; None for those named as electrodes.
+    declared : mapping of int to str
+        Index of a channel that the file itself calls something else than EEG → what. Such a
+        channel is taken only where it is wanted.
 
     Raises
     ------
@@ -136,6 +141,8 @@ def choose_channels(
     """
     names = canonical_names(labels)
     reasons = dict(unusable)
+    if wanted is None:
+        reasons = {**declared, **unusable}
     missing = []
     if wanted is None:
         for index, label in enumerate(labels):
