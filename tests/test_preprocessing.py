@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from berger.preprocessing import PreprocessingConfig, RejectedError, preprocess
-from berger.recordings import Annotation, KeptOut, Recording
+from berger.recordings import Annotation, Gap, KeptOut, Recording
 
 RATES = [(200, 200), (256, 200), (250, 200), (500, 200), (512, 200), (305, 200), (160, 160)]
 NO_FILTER = {"highpass": None, "lowpass": None, "max_amplitude": None}
@@ -206,11 +206,75 @@ def test_recordings_that_are_rejected(sfreq, seconds, options, message):
         preprocess(record(signal, sfreq), PreprocessingConfig(**options))
 
 
-def test_values_that_are_not_finite_are_rejected():
-    signal = np.stack([sinusoid(10, 200), sinusoid(5, 200)])
-    signal[1, 77:80] = np.nan, np.inf, -np.inf
-    with pytest.raises(RejectedError, match="holds 3 values that are not finite"):
+def test_a_channel_without_any_finite_value_is_named():
+    signal = np.stack([sinusoid(10, 200), np.full(8000, np.nan)])
+    with pytest.raises(RejectedError, match=r"no sample at which .*infinite in Cz\)"):
         preprocess(record(signal), PreprocessingConfig())
+
+
+# --- Gaps and values that are not finite -------------------------------------------------
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), [(200, 200), (500, 200), (305, 200)])
+def test_the_pieces_between_gaps_are_treated_as_recordings_of_their_own(sfreq, new_sfreq):
+    rng = np.random.default_rng(3)
+    first, second = (rng.normal(0, 10, (2, round(n * sfreq))) for n in (20.0, 33.3))
+    config = PreprocessingConfig(sfreq=new_sfreq, notch=50.0, max_amplitude=60.0)
+    whole = preprocess(
+        record(np.hstack([first, second]), sfreq, gaps=(Gap(first.shape[1], 7.5),)), config
+    )
+    parts = [preprocess(record(part, sfreq), config) for part in (first, second)]
+    lengths = [part.recording.signal.shape[1] for part in parts]
+    np.testing.assert_array_equal(
+        whole.recording.signal, np.hstack([part.recording.signal for part in parts])
+    )
+    assert whole.recording.gaps == (Gap(lengths[0], 7.5),)
+    moved = [(a + lengths[0], b + lengths[0]) for a, b in parts[1].stretches]
+    assert whole.stretches == (*parts[0].stretches, *moved)
+
+
+def test_no_stretch_spans_a_gap_and_seconds_add_up():
+    gaps = (Gap(3000, None), Gap(5001, 2.0), Gap(5100, 0.5))
+    recording = record(np.random.default_rng(0).normal(0, 5, (2, 8000)), 250, gaps=gaps)
+    prepared = preprocess(recording, PreprocessingConfig(highpass=1.0, cut_start=1.0))
+    places = [gap.start for gap in prepared.recording.gaps]
+    assert len(places) == 3
+    assert all(not start < place < stop for place in places for start, stop in prepared.stretches)
+    assert prepared.dropped["piece shorter than the filter"] == pytest.approx(79 / 200)
+    kept = sum(stop - start for start, stop in prepared.stretches) / 200
+    assert kept + sum(prepared.dropped.values()) == pytest.approx(recording.duration)
+
+
+def test_annotations_follow_their_piece():
+    # 100 pieces of 1,001 samples at 500 Hz: each loses 0.4 samples of 200 Hz.
+    signal = np.zeros((1, 100 * 1001))
+    signal[0, 99 * 1001 + 500] = 1000.0
+    gaps = tuple(Gap(1001 * piece, None) for piece in range(1, 100))
+    marks = (Annotation((99 * 1001 + 500) / 500, 0.0, "pulse"),)
+    config = PreprocessingConfig(highpass=None, lowpass=None, max_amplitude=None)
+    result = preprocess(record(signal, 500, gaps=gaps, annotations=marks), config).recording
+    assert np.argmax(result.signal[0]) / 200 == pytest.approx(result.annotations[0].onset)
+
+
+def test_values_that_are_not_finite_are_lost_and_spread_nowhere():
+    clean = np.stack([sinusoid(10, 200), sinusoid(5, 200)])
+    broken = clean.copy()
+    broken[1, 4000:4040] = np.nan
+    broken[0, 4020] = np.inf
+    config = PreprocessingConfig(highpass=1.0)
+    prepared = preprocess(record(broken), config)
+    assert prepared.dropped == {"not finite": pytest.approx(0.2)}
+    assert prepared.stretches == ((0, 4000), (4040, 8000))
+    assert np.isfinite(prepared.recording.signal).all()
+    assert prepared.recording.gaps == ()
+    alone = preprocess(record(clean[:, :4000]), config).recording.signal
+    np.testing.assert_array_equal(prepared.recording.signal[:, :4000], alone)
+
+
+def test_trials_shorter_than_the_filter_are_rejected_with_the_reason():
+    gaps = tuple(Gap(800 * trial, None) for trial in range(1, 10))
+    with pytest.raises(RejectedError, match=r"no gap-free piece longer than 4\.0 s, .* the 11"):
+        preprocess(record(sinusoid(10, 200), gaps=gaps), PreprocessingConfig())
 
 
 def test_one_channel_has_no_average_reference():

@@ -185,10 +185,14 @@ def _cut_recordings(
     config = contract.preprocessing.model_copy(
         update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
     )
-    for recording_id, path in tqdm(find_recordings(list(paths)), unit="file", disable=quiet):
+    found = find_recordings(list(paths), layout=config.layout)
+    for recording_id, path in tqdm(found, unit="file", disable=quiet):
         try:
             recording = read_recording(
-                path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+                path,
+                subject_pattern=config.subject_pattern,
+                ch_names=config.ch_names,
+                layout=config.layout,
             )
             prepared = preprocess(recording, config)
             contract.check(prepared.recording.sfreq, prepared.recording.ch_names, path)

@@ -10,7 +10,7 @@ import pytest
 import scipy.io
 
 from berger.errors import BergerError
-from berger.recordings import Annotation, KeptOut, RejectedError, read_recording
+from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
 
 SFREQ = 100
 T = np.arange(1000) / SFREQ
@@ -88,6 +88,27 @@ def test_bad_and_trigger_channels_and_other_units_are_never_taken(tmp_path):
         read_recording(tmp_path / "x_raw.fif", ch_names=["T7"])
 
 
+def test_what_was_skipped_is_a_gap(tmp_path):
+    raw = raw_array(("Fp1", "T3"), ("eeg", "eeg"))
+    names = ["BAD_ACQ_SKIP", "across", "after"]
+    raw.set_annotations(mne.Annotations([3.0, 2.0, 6.0], [2.0, 4.0, 0.0], names))
+    # zeros stand where nothing was recorded, as when MNE reads a file with skips
+    raw._data[:, 300:500] = 0
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.gaps == (Gap(300, 2.0),)
+    np.testing.assert_allclose(
+        recording.signal, np.hstack([WAVES[:2, :300], WAVES[:2, 500:]]), atol=1e-3
+    )
+    assert recording.annotations == (Annotation(2.0, 2.0, "across"), Annotation(4.0, 0.0, "after"))
+
+
+def test_where_recordings_were_joined_is_a_gap(tmp_path):
+    raw = mne.concatenate_raws([raw_array(), raw_array()], verbose="ERROR")
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    assert read_recording(tmp_path / "x_raw.fif").gaps == (Gap(1000, None),)
+
+
 def test_what_is_no_raw_recording_is_refused(tmp_path):
     (tmp_path / "x_raw.fif").write_bytes(b"nonsense" * 100)
     with pytest.raises(BergerError, match=r"x_raw\.fif: MNE cannot read it \("):
@@ -146,7 +167,8 @@ def vhdr(tmp_path):
     )
     (tmp_path / "rest.vmrk").write_text(
         "Brain Vision Data Exchange Marker File, Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
-        "DataFile=rest.eeg\n\n[Marker Infos]\nMk1=New Segment,,1,1,0\nMk2=Stimulus,S  1,251,1,0\n",
+        "DataFile=rest.eeg\n\n[Marker Infos]\nMk1=New Segment,,1,1,0\nMk2=Stimulus,S  1,251,1,0\n"
+        "Mk3=New Segment,,601,1,0\n",
         encoding="utf-8",
     )
     counts = np.rint(WAVES / 0.01).clip(-32768, 32767).astype("<i2")
@@ -159,6 +181,7 @@ def test_brainvision(vhdr):
     check_waves(recording, atol=0.01)
     assert recording.kept_out == (KeptOut("Temp", "unit 'C' is no voltage"),)
     assert Annotation(2.5, 0.01, "Stimulus/S  1") in recording.annotations
+    assert recording.gaps == (Gap(600, None),)
 
 
 @pytest.mark.parametrize("n_bytes", [6000 - 7, 6000 - 600])
@@ -206,6 +229,13 @@ def test_eeglab(tmp_path, apart):
     check_waves(recording)
     assert recording.kept_out == (KeptOut("HEOG", "EOG"),)
     assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+
+
+def test_an_eeglab_boundary_is_a_gap(tmp_path):
+    events = np.zeros(1, dtype=[("type", object), ("latency", object), ("duration", object)])
+    events[0] = ("boundary", 250.5, 40.0)
+    path = write_eeglab(tmp_path / "rest.set", event=events)
+    assert read_recording(path).gaps == (Gap(250, None),)
 
 
 def test_a_truncated_eeglab_data_file_is_refused(tmp_path):
@@ -280,7 +310,7 @@ def test_persyst(tmp_path):
     (tmp_path / "rest.lay").write_text(
         "[FileInfo]\nFile=rest.dat\nFileType=Interleaved\nSamplingRate=100\nHeaderLength=0\n"
         "Calibration=0.01\nWaveformCount=2\nDataType=0\n[ChannelMap]\nFp1-Ref=1\nT3-Ref=2\n"
-        "[Patient]\nID=K17\nFirst=Hans\nBirthDate=01-02-90\nSex=m\nHand=r\n[Comments]\n2.5,1.5,0,100,left\n"
+        "[Patient]\nID=K17\nFirst=Hans\nBirthDate=01-02-90\nSex=m\nHand=r\nTestDate=01/02/2020\nTestTime=00:00:00\n[Comments]\n2.5,1.5,0,100,left\n"
     )
     counts = np.rint(WAVES[:2] / 0.01).astype("<i2")
     (tmp_path / "rest.dat").write_bytes(counts.T.tobytes())

@@ -83,7 +83,10 @@ def _prepare_signal(
     """Return a file's block and usable stretches; put into `row` what is learned on the way."""
     config = task.config
     source = read_recording(
-        task.path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+        task.path,
+        subject_pattern=config.subject_pattern,
+        ch_names=config.ch_names,
+        layout=config.layout,
     )
     row |= {
         "subject": source.subject,
@@ -115,6 +118,7 @@ def _prepare_signal(
         "dropped": [{"cause": cause, "seconds": seconds} for cause, seconds in dropped.items()],
         "annotations": [asdict(annotation) for annotation in cleaned.annotations],
         "history": history,
+        "gaps": [asdict(gap) for gap in cleaned.gaps],
     }
     if not stretches:
         causes = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in dropped.items())

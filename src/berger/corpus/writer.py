@@ -140,7 +140,7 @@ def prepare(
         writing it, a file in it has changed since, or no recording at all is ok.
     """
     started = time.perf_counter()
-    found = find_recordings(paths)
+    found = find_recordings(paths, layout=config.layout)
     out = Path(out)
     with _locked(out):
         manifest = _begin(out, config)

@@ -17,7 +17,14 @@ import mne
 import numpy as np
 
 from berger.errors import BergerError
-from berger.recordings.recording import Annotation, Content, choose_channels
+from berger.recordings.recording import (
+    Annotation,
+    Content,
+    Gap,
+    choose_channels,
+    gaps_between,
+    recorded_annotations,
+)
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -62,7 +69,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
     Raises
     ------
     BergerError
-        For a file that is damaged, cut short or interrupted, and as in `choose_channels`.
+        For a file that is damaged or cut short, and as in `choose_channels`.
     """
     header = _read_edf_header(path)
     unusable = {}
@@ -83,9 +90,6 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
             f"{path}: the EEG channels differ in sampling rate ({rates}); name in `ch_names` "
             "those of one rate."
         )
-    if header.interrupted:
-        _check_continuous(path, header)
-
     labels = [header.labels[index] for index in channels.taken]
     try:
         raw = _open_edf(path, labels, "utf8")
@@ -97,21 +101,26 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
     signal *= np.array([[_MICROVOLTS[header.units[index]]] for index in channels.taken])
+    sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
+    marks = raw.annotations
+    annotations = tuple(
+        Annotation(float(onset), float(duration), str(description))
+        for onset, duration, description in zip(
+            marks.onset, marks.duration, marks.description, strict=True
+        )
+    )
+    gaps: tuple[Gap, ...] = ()
+    if header.interrupted:
+        n_samples = header.n_samples[next(iter(channels.taken))]
+        gaps, annotations = _read_times(path, header, n_samples) or (gaps, annotations)
     return Content(
         labels=header.labels,
         channels=channels,
         signal=signal,
-        sfreq=header.n_samples[next(iter(channels.taken))] / header.record_seconds,
-        annotations=tuple(
-            Annotation(float(onset), float(duration), str(description))
-            for onset, duration, description in zip(
-                raw.annotations.onset,
-                raw.annotations.duration,
-                raw.annotations.description,
-                strict=True,
-            )
-        ),
+        sfreq=sfreq,
+        annotations=annotations,
         patient_code=header.patient_code,
+        gaps=gaps,
     )
 
 
@@ -215,27 +224,63 @@ def _line_ends_converted(path: Path) -> bool:
     return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
-def _check_continuous(path: Path, header: _EdfHeader) -> None:
-    """Raise BergerError if time is missing between the data records of an EDF+D file."""
+# Onset, duration and texts of one annotation.
+_ANNOTATION = re.compile(rb"([+-]\d+\.?\d*)(?:\x15(\d+\.?\d*))?\x14([^\0]*)\x14\0")
+
+
+def _read_times(
+    path: Path, header: _EdfHeader, n_samples: int
+) -> tuple[tuple[Gap, ...], tuple[Annotation, ...]] | None:
+    """Return gaps and annotations of an EDF+D or BDF+D file, None if it keeps no time.
+
+    MNE reads the records as if they followed each other, but annotations by the clock.
+    """
     texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
-        return
-    start, stop = (
-        header.sample_bytes * sum(header.n_samples[: texts[0] + after]) for after in (0, 1)
-    )
+        return None
     records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
         header.n_records, -1
     )
+    contents = [
+        records[:, start * header.sample_bytes : stop * header.sample_bytes]
+        for start, stop in (
+            (sum(header.n_samples[:index]), sum(header.n_samples[: index + 1])) for index in texts
+        )
+    ]
     onsets = []
-    for record in records[:, start:stop]:
+    for record in contents[0]:
         onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())
         if onset is None:
             raise BergerError(f"{path}: a data record lacks its time; export the file again.")
         onsets.append(float(onset[0]))
-    gaps = np.abs(np.diff(onsets) - header.record_seconds) > 1e-3
-    if gaps.any():
-        late = int(np.argmax(gaps)) + 1
+    clock = np.array(onsets) - onsets[0]
+    jumps = np.diff(clock) - header.record_seconds
+    if jumps.min(initial=0.0) < -1e-3:
+        late = int(np.argmin(jumps)) + 1
         raise BergerError(
-            f"{path}: interrupted (EDF+D): after data record {late} the clock jumps from "
-            f"{onsets[late - 1]:g} to {onsets[late]:g} s; export it in continuous pieces."
+            f"{path}: after data record {late} the clock jumps back from {onsets[late - 1]:g} to "
+            f"{onsets[late]:g} s; export it in continuous pieces."
         )
+    first = np.concatenate([[0], np.flatnonzero(jumps > 1e-3) + 1])  # record of each piece
+    last = np.append(first[1:], header.n_records) - 1
+    pieces = np.stack([clock[first], clock[last] + header.record_seconds], axis=1)
+    annotations = [
+        Annotation(float(onset) - onsets[0], float(duration or 0), _decoded(text))
+        for content in contents
+        for record in content
+        for onset, duration, several in _ANNOTATION.findall(record.tobytes())
+        for text in several.split(b"\x14")
+        if text
+    ]
+    return (
+        gaps_between(pieces, first.astype(np.int64) * n_samples),
+        recorded_annotations(annotations, pieces),
+    )
+
+
+def _decoded(text: bytes) -> str:
+    """Decode an annotation: UTF-8 by the standard, Latin-1 by many devices."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
 from berger.recordings.edf import read_edf
+from berger.recordings.layout import LayoutConfig, read_layout
 from berger.recordings.recording import Content
 from berger.recordings.through_mne import brainvision_header, read_through_mne
 
@@ -34,13 +36,24 @@ FORMATS: Mapping[str, Reader] = MappingProxyType(
 _FOLDERS = frozenset([".mff"])
 
 
-def format_of(path: Path) -> str | None:
-    """Return the suffix of `FORMATS` that a file's (or, for .mff, a folder's) name ends with."""
+def format_of(path: Path, layout: LayoutConfig | None = None) -> str | None:
+    """Return the suffix of `FORMATS` that a file's (or, for .mff, a folder's) name ends with.
+
+    Files of the suffix that a layout is declared for are recordings as well.
+    """
     name = path.name.lower()
-    suffix = next((suffix for suffix in FORMATS if name.endswith(suffix) and name != suffix), None)
+    known = [*FORMATS, *([layout.suffix] if layout else [])]
+    suffix = next((suffix for suffix in known if name.endswith(suffix) and name != suffix), None)
     if suffix is None or (path.is_dir() and suffix not in _FOLDERS):
         return None
     return suffix
+
+
+def reader_of(suffix: str, layout: LayoutConfig | None) -> Reader:
+    """Return the reader of a suffix that `format_of` returned."""
+    if layout is not None and suffix == layout.suffix:
+        return partial(read_layout, layout=layout)
+    return FORMATS[suffix]
 
 
 def is_companion(path: Path) -> bool:

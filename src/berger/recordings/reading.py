@@ -6,19 +6,25 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from berger.errors import BergerError
-from berger.recordings.formats import FORMATS, Reader, format_of, is_companion
+from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
+from berger.recordings.layout import LayoutConfig
 from berger.recordings.recording import Recording
 
 
-def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
+def find_recordings(
+    paths: Sequence[str | Path], *, layout: LayoutConfig | None = None
+) -> list[tuple[str, Path]]:
     """List the recordings in files and folders.
 
     Parameters
     ----------
     paths : sequence of path
         Files, and folders that are searched to any depth. Hidden files are passed over.
+    layout : LayoutConfig, optional
+        With it, files of its suffix are recordings too.
 
     Returns
     -------
@@ -32,18 +38,18 @@ def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
         For a path that does not exist, a file of no known format, a folder without recordings,
         and two files of the same id.
     """
-    known = ", ".join(FORMATS)
+    known = ", ".join([*FORMATS, *([layout.suffix] if layout else [])])
     found: dict[str, Path] = {}
     for given in paths:
         # Not `resolve`: the links inside annexed data sets point to names without meaning.
         path = Path(os.path.normpath(Path(given).absolute()))
         if path.is_dir():
-            files = [path] if format_of(path) else list(_search(path))
+            files = [path] if format_of(path) else list(_search(path, layout))
             if not files:
                 raise BergerError(f"{path}: holds no recording ({known}); give another folder.")
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
-            _reader_of(path)
+            _reader_of(path, layout)
             ids = {path.name: path}
         for recording_id, file in ids.items():
             if found.setdefault(recording_id, file) != file:
@@ -55,7 +61,11 @@ def find_recordings(paths: Sequence[str | Path]) -> list[tuple[str, Path]]:
 
 
 def read_recording(
-    path: str | Path, *, subject_pattern: str | None = None, ch_names: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    subject_pattern: str | None = None,
+    ch_names: Sequence[str] | None = None,
+    layout: LayoutConfig | None = None,
 ) -> Recording:
     """Read the EEG of one file.
 
@@ -71,6 +81,8 @@ def read_recording(
     ch_names : sequence of str, optional
         The channels to take as EEG, named as in the file or canonically, whatever they seem to
         hold. By default the channels that are named as electrodes of the 10–5 system.
+    layout : LayoutConfig, optional
+        What is where in a file of its suffix (.csv, .mat, .npz), which does not say so itself.
 
     Returns
     -------
@@ -85,7 +97,7 @@ def read_recording(
         `subject_pattern`.
     """
     path = Path(path)
-    content = _reader_of(path)(path, ch_names)
+    content = _reader_of(path, layout)(path, ch_names)
     channels = content.channels
     subject, source, session = identify(path, content.patient_code, subject_pattern)
     return Recording(
@@ -99,10 +111,11 @@ def read_recording(
         original_ch_names=tuple(content.labels[index] for index in channels.taken),
         kept_out=channels.kept_out,
         annotations=content.annotations,
+        gaps=content.gaps,
     )
 
 
-def _search(folder: Path) -> Iterator[Path]:
+def _search(folder: Path, layout: LayoutConfig | None) -> Iterator[Path]:
     """Yield the recordings in a folder, at any depth."""
     for inside, folders, files in os.walk(folder):
         place = Path(inside)
@@ -114,7 +127,7 @@ def _search(folder: Path) -> Iterator[Path]:
         recordings += [name for name in files if not name.startswith(".")]
         for name in recordings:
             file = place / name
-            if format_of(file) and not is_companion(file):
+            if format_of(file, layout) and not is_companion(file):
                 yield file
 
 
@@ -183,13 +196,18 @@ def compile_subject_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _reader_of(path: Path) -> Reader:
+def _reader_of(path: Path, layout: LayoutConfig | None) -> Reader:
     """Return the function that reads files of this suffix."""
     if not path.exists():
         link = "a link to data that are not here; fetch them" if path.is_symlink() else None
         raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
-    suffix = format_of(path)
+    suffix = format_of(path, layout)
     if suffix is None:
+        if path.suffix.lower() in get_args(LayoutConfig.model_fields["suffix"].annotation):
+            raise BergerError(
+                f"{path}: a {path.suffix} file does not say what is where in it; declare it as "
+                f"`layout` (suffix: {path.suffix.lower()}) in the configuration."
+            )
         known = ", ".join(FORMATS)
         raise BergerError(f"{path}: no known format; known are {known}, by the file's suffix.")
-    return FORMATS[suffix]
+    return reader_of(suffix, layout)

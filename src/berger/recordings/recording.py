@@ -35,6 +35,14 @@ class KeptOut:
     reason: str
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Time that was not recorded: `seconds` (None if unknown) right before sample `start`."""
+
+    start: int
+    seconds: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Recording:
     """What was recorded from one subject in one sitting.
@@ -62,7 +70,9 @@ class Recording:
     kept_out : tuple of KeptOut
         The file's other channels.
     annotations : tuple of Annotation
-        In order of onset.
+        In order of onset. Seconds count what was recorded; time missing in `gaps` does not count.
+    gaps : tuple of Gap
+        Where the recording was interrupted, or one trial ends and the next begins.
     """
 
     signal: npt.NDArray[np.float64]
@@ -75,6 +85,7 @@ class Recording:
     original_ch_names: tuple[str, ...]
     kept_out: tuple[KeptOut, ...] = ()
     annotations: tuple[Annotation, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -100,6 +111,52 @@ class Content:
     sfreq: float
     annotations: tuple[Annotation, ...]
     patient_code: str | None
+    gaps: tuple[Gap, ...] = ()
+
+
+def gaps_between(clock: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]) -> tuple[Gap, ...]:
+    """Return the gaps between pieces.
+
+    Parameters
+    ----------
+    clock : ndarray, shape (n_pieces, 2)
+        When each piece began and ended, in seconds.
+    starts : ndarray, shape (n_pieces,)
+        First sample of each piece.
+    """
+    missing = clock[1:, 0] - clock[:-1, 1]
+    return tuple(
+        Gap(int(start), float(seconds)) for start, seconds in zip(starts[1:], missing, strict=True)
+    )
+
+
+def recorded_annotations(
+    annotations: Iterable[Annotation], clock: npt.NDArray[np.float64]
+) -> tuple[Annotation, ...]:
+    """Turn annotations by the clock into annotations by seconds recorded.
+
+    What lies in a gap is put at it; a duration loses the time that was not recorded.
+
+    Parameters
+    ----------
+    annotations : iterable of Annotation
+        With onsets by the clock.
+    clock : ndarray, shape (n_pieces, 2)
+        When each piece began and ended, in seconds by the clock.
+    """
+    begins, ends = clock.T
+    recorded = np.concatenate([[0.0], np.cumsum(ends - begins)])
+
+    def seconds_at(time: float) -> float:
+        piece = max(int(np.searchsorted(begins, time + 1e-9, side="right")) - 1, 0)
+        return float(recorded[piece] + min(time - begins[piece], ends[piece] - begins[piece]))
+
+    moved = []
+    for mark in annotations:
+        onset = seconds_at(mark.onset)
+        end = seconds_at(mark.onset + mark.duration)
+        moved.append(Annotation(onset, end - onset, mark.description))
+    return tuple(sorted(moved, key=lambda mark: mark.onset))
 
 
 _REASONS = {

@@ -8,6 +8,7 @@ BrainVision's and EEGLAB's data files, and names that MNE had to change because 
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import struct
 import warnings
@@ -16,10 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import mne
+import numpy as np
+import numpy.typing as npt
 from mne.io.constants import FIFF
 
 from berger.errors import BergerError
-from berger.recordings.recording import Annotation, Content, choose_channels
+from berger.recordings.recording import (
+    Annotation,
+    Content,
+    Gap,
+    choose_channels,
+    gaps_between,
+    recorded_annotations,
+)
 
 # MNE's types of channel → the kinds of `berger.channels.kind_of`; "eeg" is decided by its name.
 _KINDS = {
@@ -82,14 +92,60 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
         raise BergerError(
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
         ) from error
+    sfreq = float(raw.info["sfreq"])
+    signal, gaps, annotations = _without_skips(signal * 1e6, sfreq, _annotations(raw))
     return Content(
         labels=labels,
         channels=channels,
-        signal=signal * 1e6,
-        sfreq=float(raw.info["sfreq"]),
-        annotations=_annotations(raw),
+        signal=signal,
+        sfreq=sfreq,
+        annotations=annotations,
         patient_code=_patient_code(raw),
+        gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
+
+
+def _without_skips(
+    signal: npt.NDArray[np.float64], sfreq: float, annotations: tuple[Annotation, ...]
+) -> tuple[npt.NDArray[np.float64], tuple[Gap, ...], tuple[Annotation, ...]]:
+    """Take out what was not recorded, which MNE fills with zeros."""
+    recorded = np.ones(signal.shape[1], bool)
+    skips = [mark for mark in annotations if mark.description == "BAD_ACQ_SKIP"]
+    for skip in skips:
+        first = round(skip.onset * sfreq)
+        recorded[max(first, 0) : first + round(skip.duration * sfreq)] = False
+    if not skips or not recorded.any():
+        return signal, (), annotations
+    pieces = np.flatnonzero(np.diff(recorded, prepend=False, append=False)).reshape(-1, 2)
+    lengths = np.diff(pieces, axis=1)[:, 0]
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    kept = [mark for mark in annotations if mark.description != "BAD_ACQ_SKIP"]
+    return (
+        signal[:, recorded],
+        gaps_between(pieces / sfreq, starts),
+        recorded_annotations(kept, pieces / sfreq),
+    )
+
+
+def _seams(
+    annotations: tuple[Annotation, ...], sfreq: float, gaps: tuple[Gap, ...], n_times: int
+) -> tuple[Gap, ...]:
+    """Return where pieces were joined, as EEGLAB, BrainVision and MNE mark it in the annotations.
+
+    EEGLAB puts a boundary between two samples: the piece begins at the next.
+    """
+    joined = {
+        math.ceil(mark.onset * sfreq - 1e-3)
+        for mark in annotations
+        if re.search(r"\bboundary$", mark.description)
+        or mark.description.startswith("New Segment/")
+    }
+    known = {gap.start for gap in gaps}
+    return tuple(Gap(start, None) for start in joined - known if 0 < start < n_times)
+
+
+def _start(gap: Gap) -> int:
+    return gap.start
 
 
 def _open(path: Path) -> tuple[mne.io.BaseRaw, list[str]]:
