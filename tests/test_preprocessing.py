@@ -212,6 +212,22 @@ def test_a_channel_without_any_finite_value_is_named():
         preprocess(record(signal), PreprocessingConfig())
 
 
+@pytest.mark.parametrize(("factor", "word"), [(1e6, "much"), (1e3, "much"), (1e-3, "little")])
+def test_an_implausible_amplitude_is_rejected_unless_the_unit_is_given(factor, word):
+    recording = record(factor * np.stack([sinusoid(10, 200), sinusoid(5, 200)]))
+    options = {"max_amplitude": None}
+    with pytest.raises(RejectedError, match=rf"too {word} for the unit it declares; set `unit`"):
+        preprocess(recording, PreprocessingConfig(**options))
+    preprocess(recording, PreprocessingConfig(unit="µV", **options))
+
+
+def test_drifts_and_silence_are_plausible():
+    drift = np.linspace(0, 50_000, 8000) + sinusoid(10, 200)
+    signal = np.stack([drift, np.zeros(8000), np.zeros(8000)])
+    preprocess(record(signal), PreprocessingConfig(max_amplitude=None))
+    preprocess(record(signal[1:]), PreprocessingConfig())
+
+
 # --- Gaps and values that are not finite -------------------------------------------------
 
 

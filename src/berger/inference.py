@@ -181,7 +181,7 @@ def _cut_recordings(
     if not paths:
         raise BergerError("no recordings given; name files or folders.")
     # people who want to use a model want every window; what training would have left out is marked
-    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
+    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0, "unit": None}
     config = contract.preprocessing.model_copy(
         update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
     )

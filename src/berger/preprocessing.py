@@ -32,12 +32,14 @@ from berger.recordings import (
     LayoutConfig,
     Recording,
     RejectedError,
+    Unit,
     compile_subject_pattern,
 )
 
 __all__ = ["Prepared", "PreprocessingConfig", "RejectedError", "preprocess"]
 
 _SHORTEST_STRETCH = 1.0  # seconds
+_PLAUSIBLE = (0.05, 3000.0)  # µV, standard deviation within a second
 
 
 class PreprocessingConfig(Config):
@@ -63,8 +65,11 @@ class PreprocessingConfig(Config):
         Seconds to cut at the ends.
     min_duration : float
         Recordings shorter than this many seconds, before cutting, are rejected.
-    subject_pattern, layout
-        As in `berger.recordings.read_recording`.
+    subject_pattern, layout, unit
+        As in `berger.recordings.read_recording`. Without `unit`, recordings whose amplitude is
+        implausible for the unit that they declare are rejected.
+    species : str or None
+        Who was recorded, e.g. "human" or "mouse"; noted with every recording.
     """
 
     sfreq: float = Field(200.0, gt=0)
@@ -79,6 +84,8 @@ class PreprocessingConfig(Config):
     min_duration: float = Field(0.0, ge=0)
     subject_pattern: str | None = None
     layout: LayoutConfig | None = None
+    unit: Unit | None = None
+    species: str | None = Field(None, min_length=1)
 
     @field_validator("ch_names")
     @classmethod
@@ -157,6 +164,8 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     if config.ch_names is not None:
         recording = _pick(recording, config.ch_names)
         history.append(f"Kept {len(recording.ch_names)} channels: {', '.join(recording.ch_names)}.")
+    if config.unit is None and config.layout is None:
+        _check_plausible(recording)
     signal = recording.signal
     if config.reference == "average":
         if len(signal) == 1:
@@ -234,6 +243,31 @@ def _check_admitted(recording: Recording, config: PreprocessingConfig) -> None:
         )
 
 
+def _check_plausible(recording: Recording) -> None:
+    """Raise RejectedError if the signal is a thousand times too large or small for EEG.
+
+    Measured within single seconds, so that drifts of DC amplifiers do not count. From the scalp
+    it is some 10 µV, from within the brain or a rodent's some 100 µV.
+    """
+    second = max(round(recording.sfreq), 2)
+    n_seconds = recording.signal.shape[1] // second
+    if not n_seconds:
+        return
+    seconds = np.unique(np.linspace(0, n_seconds - 1, 100).astype(int))
+    blocks = np.stack([recording.signal[:, s * second : (s + 1) * second] for s in seconds])
+    spread = blocks[np.isfinite(blocks).all(axis=2)].std(axis=1)
+    spread = spread[spread > 0]  # a channel that stands still has no unit to be wrong
+    if not spread.size:
+        return
+    typical = float(np.median(spread))
+    if not _PLAUSIBLE[0] < typical < _PLAUSIBLE[1]:
+        much = "little" if typical < 1 else "much"
+        raise RejectedError(
+            f"{recording.path}: varies by {typical:.3g} µV (standard deviation) within a second, "
+            f"too {much} for the unit it declares; set `unit` to what its numbers really are."
+        )
+
+
 def _pick(recording: Recording, ch_names: tuple[str, ...]) -> Recording:
     """Keep exactly these channels, by canonical name or name in the file, in this order."""
     places = {name: index for index, name in enumerate(recording.original_ch_names)}
@@ -251,6 +285,7 @@ def _pick(recording: Recording, ch_names: tuple[str, ...]) -> Recording:
         signal=recording.signal[picks],
         ch_names=tuple(recording.ch_names[index] for index in picks),
         original_ch_names=tuple(recording.original_ch_names[index] for index in picks),
+        kinds=tuple(recording.kinds[index] for index in picks) if recording.kinds else (),
         kept_out=recording.kept_out
         + tuple(
             KeptOut(name, "not asked for")

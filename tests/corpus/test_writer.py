@@ -93,11 +93,14 @@ def test_no_window_spans_a_gap_and_the_gap_is_told(
     pieces = [mne.io.RawArray(noise, info, verbose="ERROR") for _ in range(2)]
     joined = mne.concatenate_raws(pieces, verbose="ERROR")
     joined.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    config = config.model_copy(update={"species": "mouse"})
     prepare([tmp_path / "x_raw.fif"], tmp_path / "corpus", config, progress=False)
     corpus = open_corpus(tmp_path / "corpus")
     seam = 7 * 128 + 64
     assert corpus.recordings["gaps"][0] == [{"start": seam, "seconds": None}]
     starts = corpus.windows(seconds=1).table["start"]
+    assert corpus.recordings["kinds"][0] == ["scalp", "scalp"]
+    assert corpus.recordings["species"][0] == "mouse"
     assert len(starts) == 14  # of 15 on the grid, one would lie across the seam
     assert not ((starts < seam) & (starts + 128 > seam)).any()
 

@@ -74,6 +74,24 @@ def test_without_a_voltage_a_channel_is_no_eeg(tmp_path, unit, reason):
     assert recording.kept_out == (KeptOut("Pz", reason),)
 
 
+@pytest.mark.parametrize("declared", ["uV", "mV", "V", "nV", "uv", ""])
+def test_the_declared_unit_can_be_overridden(tmp_path, declared):
+    path = write(tmp_path / "x.edf", [("Cz", wave(), 100, "uV"), ("Pz", wave(), 100, "uV")])
+    patch(path, 256 + 2 * 96, declared.encode().ljust(8) + b"mmHg    ")
+    recording = read_recording(path, unit="mV")
+    np.testing.assert_allclose(recording.signal, 1e3 * wave()[np.newaxis], atol=10)
+    assert recording.kept_out == (KeptOut("Pz", "unit 'mmHg' is no voltage"),)
+
+
+def test_kinds_are_told(tmp_path):
+    labels = ("EEG Fp1", "EMG_DIFF", "Fp1-F3", "EEG_P")
+    path = write(tmp_path / "x.edf", [(label, wave(), 100, "uV") for label in labels])
+    recording = read_recording(path, ch_names=labels)
+    # pairs and names of other systems are kept as they are
+    assert recording.ch_names == ("Fp1", "EMG_DIFF", "Fp1-F3", "EEG_P")
+    assert recording.kinds == ("scalp", "EMG", "bipolar", "name as given")
+
+
 def test_a_channel_without_measuring_range_is_kept_out(tmp_path):
     channels = [("Cz", wave(), 100, "uV"), ("Pz", wave(), 100, "uV")]
     path = write(tmp_path / "x.edf", channels)

@@ -49,6 +49,16 @@ def test_fif(tmp_path, suffix):
     assert "Berger" not in repr(recording)
 
 
+def test_volts_that_are_microvolts_and_channels_in_depth(tmp_path):
+    raw = raw_array(("Fp1", "T3"), ("eeg", "seeg"))
+    raw.apply_function(lambda signal: signal * 1e6, picks="all").save(
+        tmp_path / "x_raw.fif", verbose="ERROR"
+    )
+    recording = read_recording(tmp_path / "x_raw.fif", ch_names=["Fp1", "T7"], unit="µV")
+    check_waves(recording, atol=0.01)
+    assert recording.kinds == ("scalp", "depth electrode")
+
+
 @pytest.mark.parametrize("dated", [False, True])
 def test_onsets_count_from_the_first_sample_of_a_cropped_file(tmp_path, dated):
     raw = raw_array()
@@ -182,6 +192,9 @@ def test_brainvision(vhdr):
     assert recording.kept_out == (KeptOut("Temp", "unit 'C' is no voltage"),)
     assert Annotation(2.5, 0.01, "Stimulus/S  1") in recording.annotations
     assert recording.gaps == (Gap(600, None),)
+    # the numbers are 50 and 0.05 (mV); as millivolts both, one is a thousand times larger
+    in_mv = read_recording(vhdr, unit="mV").signal
+    np.testing.assert_allclose(in_mv, [1e3 * WAVES[0], WAVES[1]], atol=10)
 
 
 @pytest.mark.parametrize("n_bytes", [6000 - 7, 6000 - 600])
@@ -280,6 +293,7 @@ def test_gdf(tmp_path):
     check_waves(recording, atol=0.01)
     assert recording.kept_out == (KeptOut("Cz", "no unit in the file"),)
     assert [(mark.onset, mark.description) for mark in recording.annotations] == [(2.5, "769")]
+    np.testing.assert_allclose(read_recording(path, unit="mV").signal, 1e3 * WAVES[:2], atol=10)
 
 
 def test_gdf_at_two_rates_is_refused_unless_the_fastest_are_chosen(tmp_path):

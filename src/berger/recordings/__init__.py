@@ -25,7 +25,7 @@ from berger.recordings.reading import (
     identify,
     read_recording,
 )
-from berger.recordings.recording import Annotation, Gap, KeptOut, Recording, RejectedError
+from berger.recordings.recording import Annotation, Gap, KeptOut, Recording, RejectedError, Unit
 
 __all__ = [
     "Annotation",
@@ -34,6 +34,7 @@ __all__ = [
     "LayoutConfig",
     "Recording",
     "RejectedError",
+    "Unit",
     "compile_subject_pattern",
     "find_recordings",
     "identify",

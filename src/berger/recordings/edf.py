@@ -18,9 +18,11 @@ import numpy as np
 
 from berger.errors import BergerError
 from berger.recordings.recording import (
+    MICROVOLTS,
     Annotation,
     Content,
     Gap,
+    Unit,
     choose_channels,
     gaps_between,
     recorded_annotations,
@@ -40,6 +42,9 @@ _MICROVOLTS = dict.fromkeys(("uV", "µV", "μV", "\x83\xcaV", "mV", "V"), 1e6) |
     "nV": 1e-3,
 }
 
+# What MNE multiplies by for the units of the first line; by 1 for all others.
+_SCALED_BY_MNE = dict.fromkeys(("uV", "µV", "μV", "\x83\xcaV"), 1e-6) | {"mV": 1e-3}
+
 
 @dataclass(frozen=True)
 class _EdfHeader:
@@ -56,7 +61,7 @@ class _EdfHeader:
     patient_code: str | None
 
 
-def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
+def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
     """Read an EDF, EDF+ or BDF file.
 
     Parameters
@@ -65,6 +70,8 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         The file.
     wanted : sequence of str or None
         As in `choose_channels`.
+    unit : Unit or None
+        What the numbers in the file are, whatever the header declares.
 
     Raises
     ------
@@ -73,11 +80,13 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
     """
     header = _read_edf_header(path)
     unusable = {}
-    for index, unit in enumerate(header.units):
+    for index, declared in enumerate(header.units):
         if header.labels[index] in _TEXTS:
             unusable[index] = "annotations"
-        elif unit not in _MICROVOLTS:
-            unusable[index] = f"unit {unit!r} is no voltage" if unit else "no unit in the header"
+        elif declared not in _MICROVOLTS and not (unit and not declared):
+            unusable[index] = (
+                f"unit {declared!r} is no voltage" if declared else "no unit in the header"
+            )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
     channels = choose_channels(path, header.labels, unusable, wanted)
@@ -100,7 +109,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
-    signal *= np.array([[_MICROVOLTS[header.units[index]]] for index in channels.taken])
+    signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
     sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
     marks = raw.annotations
     annotations = tuple(
@@ -122,6 +131,14 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         patient_code=header.patient_code,
         gaps=gaps,
     )
+
+
+def _factor(declared: str, unit: Unit | None) -> float:
+    """Return µV per unit of what MNE returns, which has scaled some of the units declared."""
+    if unit is None:
+        return _MICROVOLTS[declared]
+    scaled_by_mne = _SCALED_BY_MNE.get(declared, 1.0)
+    return MICROVOLTS[unit] / scaled_by_mne
 
 
 def _open_edf(path: Path, labels: list[str], encoding: str) -> mne.io.BaseRaw:

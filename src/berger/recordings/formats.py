@@ -10,10 +10,11 @@ from types import MappingProxyType
 
 from berger.recordings.edf import read_edf
 from berger.recordings.layout import LayoutConfig, read_layout
-from berger.recordings.recording import Content
+from berger.recordings.recording import Content, Unit
 from berger.recordings.through_mne import brainvision_header, read_through_mne
 
-Reader = Callable[[Path, Sequence[str] | None], Content]
+# Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
+Reader = Callable[[Path, Sequence[str] | None, Unit | None], Content]
 
 FORMATS: Mapping[str, Reader] = MappingProxyType(
     {

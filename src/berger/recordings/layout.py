@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,15 +21,14 @@ from pydantic import Field, model_validator
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.recordings.recording import (
+    MICROVOLTS,
     Annotation,
-    Channels,
     Content,
     Gap,
     KeptOut,
+    Unit,
     choose_channels,
 )
-
-_MICROVOLTS = {"V": 1e6, "mV": 1e3, "µV": 1.0, "uV": 1.0, "nV": 1e-3}
 
 
 class LayoutConfig(Config):
@@ -68,7 +68,7 @@ class LayoutConfig(Config):
 
     suffix: Literal[".csv", ".mat", ".npz"]
     signal: tuple[str, ...] = Field(min_length=1)
-    unit: Literal["V", "mV", "µV", "uV", "nV"]
+    unit: Unit
     axes: tuple[Literal["trials", "channels", "time"], ...] = ("time",)
     sfreq: float | str | None = None
     time: str | None = None
@@ -105,7 +105,9 @@ class LayoutConfig(Config):
         return self
 
 
-def read_layout(path: Path, wanted: Sequence[str] | None, layout: LayoutConfig) -> Content:
+def read_layout(
+    path: Path, wanted: Sequence[str] | None, unit: Unit | None, layout: LayoutConfig
+) -> Content:
     """Read a file as its layout says.
 
     Parameters
@@ -114,6 +116,8 @@ def read_layout(path: Path, wanted: Sequence[str] | None, layout: LayoutConfig) 
         The file.
     wanted : sequence of str or None
         As in `choose_channels`.
+    unit : Unit or None
+        Not used: the layout declares the unit.
     layout : LayoutConfig
         What is where.
 
@@ -146,8 +150,8 @@ def read_layout(path: Path, wanted: Sequence[str] | None, layout: LayoutConfig) 
     signal = trials[:, list(channels.taken)].transpose(1, 0, 2).reshape(len(channels.taken), -1)
     return Content(
         labels=names,
-        channels=Channels(channels.taken, channels.kept_out + others),
-        signal=signal * _MICROVOLTS[layout.unit],
+        channels=replace(channels, kept_out=channels.kept_out + others),
+        signal=signal * MICROVOLTS[layout.unit],
         sfreq=sfreq,
         annotations=_annotations(source, layout, sfreq, trials.shape),
         patient_code=None,

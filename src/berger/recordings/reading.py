@@ -11,7 +11,7 @@ from typing import get_args
 from berger.errors import BergerError
 from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
 from berger.recordings.layout import LayoutConfig
-from berger.recordings.recording import Recording
+from berger.recordings.recording import Recording, Unit
 
 
 def find_recordings(
@@ -66,6 +66,7 @@ def read_recording(
     subject_pattern: str | None = None,
     ch_names: Sequence[str] | None = None,
     layout: LayoutConfig | None = None,
+    unit: Unit | None = None,
 ) -> Recording:
     """Read the EEG of one file.
 
@@ -83,6 +84,9 @@ def read_recording(
         hold. By default the channels that are named as electrodes of the 10–5 system.
     layout : LayoutConfig, optional
         What is where in a file of its suffix (.csv, .mat, .npz), which does not say so itself.
+    unit : {"V", "mV", "µV", "uV", "nV"}, optional
+        What the numbers in the file really are, where it declares another unit or none. Files
+        with a layout have theirs there.
 
     Returns
     -------
@@ -97,7 +101,7 @@ def read_recording(
         `subject_pattern`.
     """
     path = Path(path)
-    content = _reader_of(path, layout)(path, ch_names)
+    content = _reader_of(path, layout)(path, ch_names, unit)
     channels = content.channels
     subject, source, session = identify(path, content.patient_code, subject_pattern)
     return Recording(
@@ -112,6 +116,7 @@ def read_recording(
         kept_out=channels.kept_out,
         annotations=content.annotations,
         gaps=content.gaps,
+        kinds=channels.kinds,
     )
 
 

@@ -6,12 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from berger.channels import canonical_name, canonical_names, kind_of
 from berger.errors import BergerError
+
+Unit = Literal["V", "mV", "µV", "uV", "nV"]
+MICROVOLTS: Mapping[str, float] = MappingProxyType(
+    {"V": 1e6, "mV": 1e3, "µV": 1.0, "uV": 1.0, "nV": 1e-3}
+)
+"""µV per unit."""
 
 
 class RejectedError(BergerError):
@@ -73,6 +80,10 @@ class Recording:
         In order of onset. Seconds count what was recorded; time missing in `gaps` does not count.
     gaps : tuple of Gap
         Where the recording was interrupted, or one trial ends and the next begins.
+    kinds : tuple of str
+        What each channel is, in the order of `ch_names`: "scalp" (an electrode of the 10–5
+        system), what the file declares ("depth electrode", "EMG", ...) or the name says ("EOG",
+        "bipolar", ...), else "name as given". Empty where nobody has said.
     """
 
     signal: npt.NDArray[np.float64]
@@ -86,6 +97,7 @@ class Recording:
     kept_out: tuple[KeptOut, ...] = ()
     annotations: tuple[Annotation, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -99,6 +111,7 @@ class Channels:
 
     taken: dict[int, str]  # index in the file → canonical name, or the label
     kept_out: tuple[KeptOut, ...]
+    kinds: tuple[str, ...]  # of those taken, as in `Recording`
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +256,18 @@ def choose_channels(
                 f"({' and '.join(repr(labels[i]) for i in same)}); name the channels to take in "
                 "`ch_names`, or give each a name of its own in the file's header."
             )
-    return Channels(taken, kept_out)
+    kinds = tuple(
+        declared.get(index) or ("scalp" if names[index] else _kind_as_named(labels[index]))
+        for index in taken
+    )
+    return Channels(taken, kept_out, kinds)
+
+
+def _kind_as_named(label: str) -> str:
+    """Return what a channel that is no electrode of the 10–5 system holds, by its name."""
+    kind = kind_of(label)
+    # A lettered cap's "C3" is a place on the cap, though alone it would be an electrode.
+    return "name as given" if kind in ("unknown", "EEG") else kind
 
 
 def _by_reason(channels: Iterable[KeptOut]) -> str:

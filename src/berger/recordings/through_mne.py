@@ -23,9 +23,11 @@ from mne.io.constants import FIFF
 
 from berger.errors import BergerError
 from berger.recordings.recording import (
+    MICROVOLTS,
     Annotation,
     Content,
     Gap,
+    Unit,
     choose_channels,
     gaps_between,
     recorded_annotations,
@@ -49,7 +51,7 @@ _KINDS = {
 _SMALL = 1e-9  # seconds
 
 
-def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
+def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
     """Read a file of a format that MNE knows by its suffix.
 
     Parameters
@@ -58,6 +60,8 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
         The file (for EGI's .mff, the folder).
     wanted : sequence of str or None
         As in `choose_channels`.
+    unit : Unit or None
+        What the numbers in the file are, whatever it declares.
 
     Raises
     ------
@@ -77,8 +81,8 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
         elif index in units:
             unusable[index] = units[index]
         elif channel["unit"] != FIFF.FIFF_UNIT_V:
-            unit = (raw._orig_units or {}).get(raw.ch_names[index], "")
-            unusable[index] = f"unit {unit!r} is no voltage" if unit else "is no voltage"
+            stated = (raw._orig_units or {}).get(raw.ch_names[index], "")
+            unusable[index] = f"unit {stated!r} is no voltage" if stated else "is no voltage"
         elif raw.ch_names[index] in bads:
             unusable[index] = "marked as bad in the file"
         elif kind != "eeg":
@@ -93,7 +97,8 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
         ) from error
     sfreq = float(raw.info["sfreq"])
-    signal, gaps, annotations = _without_skips(signal * 1e6, sfreq, _annotations(raw))
+    factors = [[_factor(path, raw, index, unit)] for index in channels.taken]
+    signal, gaps, annotations = _without_skips(signal * np.array(factors), sfreq, _annotations(raw))
     return Content(
         labels=labels,
         channels=channels,
@@ -103,6 +108,27 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None) -> Content:
         patient_code=_patient_code(raw),
         gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
+
+
+def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> float:
+    """Return µV per unit of what MNE returns, volts by what the file declares."""
+    if unit is None:
+        return 1e6
+    name = path.name.lower()
+    if name.endswith((".fif", ".fif.gz")):
+        declared = "V"
+    elif name.endswith(".gdf"):
+        declared = _gdf_units(path)[index][0].replace("uV", "µV")
+    elif name.endswith(".vhdr"):
+        declared = raw._orig_units[raw.ch_names[index]]
+    elif name.endswith((".set", ".lay", ".raw")):  # always microvolts
+        declared = "µV"
+    else:
+        raise BergerError(
+            f"{path}: the unit of this format is not open to doubt; leave out `unit`, or export "
+            "the file in another format."
+        )
+    return 1e6 * MICROVOLTS[unit] / MICROVOLTS[declared]
 
 
 def _without_skips(
