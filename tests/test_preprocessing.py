@@ -287,6 +287,41 @@ def test_values_that_are_not_finite_are_lost_and_spread_nowhere():
     np.testing.assert_array_equal(prepared.recording.signal[:, :4000], alone)
 
 
+def test_flat_and_saturated_stretches_are_lost_and_spread_nowhere():
+    clean = np.stack([sinusoid(10, 500), sinusoid(5, 500)])
+    broken = clean.copy()
+    broken[1, 5000:7500] = 12_000.0  # 5 s at the end of the amplifier's range
+    broken[0, 7000:7600] = 0.0  # and 1.2 s of nothing, 0.2 s of it beyond those
+    broken[0, 12_000:12_100] = 3.0  # shorter than what counts
+    options = {"highpass": 1.0, "max_amplitude": None}
+    config = PreprocessingConfig(flat_seconds=1.0, **options)
+    prepared = preprocess(record(broken, 500), config)
+    assert prepared.dropped == {"flat": pytest.approx(5.2)}
+    assert prepared.stretches == ((0, 2000), (3040, 8000))
+    alone = preprocess(record(clean[:, :5000], 500), config).recording.signal
+    np.testing.assert_array_equal(prepared.recording.signal[:, :2000], alone)
+    assert preprocess(record(broken, 500), PreprocessingConfig(**options)).dropped == {}
+
+
+def test_a_channel_that_is_bad_for_too_long_is_kept_out_or_the_recording_rejected():
+    signal = np.stack([sinusoid(10, 200), sinusoid(5, 200), sinusoid(7, 200)])
+    signal[1, :5000] = 0.0
+    signal[2, 1000:6600] = np.nan
+    options = {"highpass": 1.0, "flat_seconds": 1.0, "bad_share": 0.5}
+    prepared = preprocess(record(signal), PreprocessingConfig(**options))
+    assert prepared.recording.ch_names == ("Fz",)
+    assert prepared.recording.kept_out == (
+        KeptOut("Cz", "flat or not finite for 62% of the recording"),
+        KeptOut("Pz", "flat or not finite for 70% of the recording"),
+    )
+    assert prepared.dropped == {}
+    assert prepared.history[0].startswith("Kept out Cz (flat")
+    with pytest.raises(RejectedError, match=r"Cz \(flat or not finite for 62% .* bad_share"):
+        preprocess(record(signal), PreprocessingConfig(ch_names=["Fz", "Cz"], **options))
+    with pytest.raises(RejectedError, match="no channel is left: Cz"):
+        preprocess(record(signal[1:], ch_names=["Cz", "Pz"]), PreprocessingConfig(**options))
+
+
 def test_trials_shorter_than_the_filter_are_rejected_with_the_reason():
     gaps = tuple(Gap(800 * trial, None) for trial in range(1, 10))
     with pytest.raises(RejectedError, match=r"no gap-free piece longer than 4\.0 s, .* the 11"):

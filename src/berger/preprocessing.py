@@ -61,6 +61,12 @@ class PreprocessingConfig(Config):
         Keep exactly these, in this order; recordings that lack one are rejected.
     max_amplitude : float or None
         Samples at which any channel reaches this many µV (after filtering) are not usable.
+    flat_seconds : float or None
+        Time in which a channel of the raw recording holds one value for this many seconds or
+        longer (disconnected, or saturated) is not usable. By default it is not looked for.
+    bad_share : float or None
+        A channel that is flat (see `flat_seconds`) or not finite for more than this share of the
+        recording is kept out; if `ch_names` asks for it, the recording is rejected.
     cut_start, cut_end : float
         Seconds to cut at the ends.
     min_duration : float
@@ -79,6 +85,8 @@ class PreprocessingConfig(Config):
     reference: Literal["as recorded", "average"] = "as recorded"
     ch_names: tuple[str, ...] | None = Field(None, min_length=1)
     max_amplitude: float | None = Field(100.0, gt=0)
+    flat_seconds: float | None = Field(None, gt=0)
+    bad_share: float | None = Field(None, gt=0, lt=1)
     cut_start: float = Field(0.0, ge=0)
     cut_end: float = Field(0.0, ge=0)
     min_duration: float = Field(0.0, ge=0)
@@ -166,6 +174,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
         history.append(f"Kept {len(recording.ch_names)} channels: {', '.join(recording.ch_names)}.")
     if config.unit is None and config.layout is None:
         _check_plausible(recording)
+    recording, unsound = _keep_out_bad(recording, config, history)
     signal = recording.signal
     if config.reference == "average":
         if len(signal) == 1:
@@ -175,7 +184,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
             )
         signal = signal - signal.mean(axis=0)
         history.append(f"Referenced to the average of {len(signal)} channels.")
-    joined = _filter_and_resample(signal, recording, config, history)
+    joined = _filter_and_resample(signal, unsound, recording, config, history)
     signal, borders = joined.signal, joined.borders
 
     sfreq = config.sfreq
@@ -255,8 +264,9 @@ def _check_plausible(recording: Recording) -> None:
         return
     seconds = np.unique(np.linspace(0, n_seconds - 1, 100).astype(int))
     blocks = np.stack([recording.signal[:, s * second : (s + 1) * second] for s in seconds])
-    spread = blocks[np.isfinite(blocks).all(axis=2)].std(axis=1)
-    spread = spread[spread > 0]  # a channel that stands still has no unit to be wrong
+    blocks = blocks[np.isfinite(blocks).all(axis=2)]
+    # A channel that stands still has no unit to be wrong.
+    spread = blocks[np.ptp(blocks, axis=1) > 0].std(axis=1)
     if not spread.size:
         return
     typical = float(np.median(spread))
@@ -280,6 +290,12 @@ def _pick(recording: Recording, ch_names: tuple[str, ...]) -> Recording:
             f"{', '.join(recording.ch_names)}."
         )
     picks = [index for index in wanted.values() if index is not None]
+    others = set(range(len(recording.ch_names))) - set(picks)
+    return _taken(recording, picks, dict.fromkeys(sorted(others), "not asked for"))
+
+
+def _taken(recording: Recording, picks: list[int], out: dict[int, str]) -> Recording:
+    """Return the recording with these channels; the others are kept out for a reason."""
     return replace(
         recording,
         signal=recording.signal[picks],
@@ -287,11 +303,7 @@ def _pick(recording: Recording, ch_names: tuple[str, ...]) -> Recording:
         original_ch_names=tuple(recording.original_ch_names[index] for index in picks),
         kinds=tuple(recording.kinds[index] for index in picks) if recording.kinds else (),
         kept_out=recording.kept_out
-        + tuple(
-            KeptOut(name, "not asked for")
-            for index, name in enumerate(recording.original_ch_names)
-            if index not in picks
-        ),
+        + tuple(KeptOut(recording.original_ch_names[i], reason) for i, reason in out.items()),
     )
 
 
@@ -327,29 +339,72 @@ class _Joined:
         return float(onset + shift)
 
 
+def _keep_out_bad(
+    recording: Recording, config: PreprocessingConfig, history: list[str]
+) -> tuple[Recording, dict[str, npt.NDArray[np.bool_]]]:
+    """Take out channels that are bad for too long; return the others' bad samples by cause."""
+    bad = {"not finite": ~np.isfinite(recording.signal)}
+    if config.flat_seconds is not None:
+        shortest = max(math.ceil(config.flat_seconds * recording.sfreq), 2)
+        bad["flat"] = np.stack([_flat(row, shortest) for row in recording.signal])
+    share = np.logical_or.reduce(list(bad.values())).mean(axis=1)
+    limit = 1.0 if config.bad_share is None else config.bad_share
+    out = {
+        index: f"flat or not finite for {share[index]:.0%} of the recording"
+        for index in np.flatnonzero(share > limit).tolist()
+    }
+    if out:
+        listed = ", ".join(f"{recording.ch_names[i]} ({reason})" for i, reason in out.items())
+        if config.ch_names is not None:
+            raise RejectedError(
+                f"{recording.path}: {listed}; leave the channel out of `ch_names`, or raise "
+                "bad_share."
+            )
+        kept = [index for index in range(len(share)) if index not in out]
+        if not kept:
+            raise RejectedError(f"{recording.path}: no channel is left: {listed}.")
+        history.append(f"Kept out {listed}.")
+        recording = _taken(recording, kept, out)
+        bad = {cause: mask[kept] for cause, mask in bad.items()}
+    return recording, {cause: np.asarray(mask.any(axis=0)) for cause, mask in bad.items()}
+
+
+def _flat(row: npt.NDArray[np.float64], shortest: int) -> npt.NDArray[np.bool_]:
+    """Return which samples lie in a run of at least `shortest` equal values."""
+    edges = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1, [len(row)]])
+    lengths = np.diff(edges)
+    return np.repeat(lengths >= shortest, lengths)
+
+
 def _filter_and_resample(
     signal: npt.NDArray[np.float64],
+    unsound: dict[str, npt.NDArray[np.bool_]],
     recording: Recording,
     config: PreprocessingConfig,
     history: list[str],
 ) -> _Joined:
     """Filter and resample piece by piece; what cannot be filtered becomes silence and is lost."""
-    finite = np.asarray(np.isfinite(signal).all(axis=0))
+    # 0 where all is well, else the number of the cause.
+    state = np.zeros(signal.shape[1], np.int8)
+    for number, mask in reversed(list(enumerate(unsound.values(), 1))):
+        state[mask] = number
+    reasons = [None, *unsound]
     gaps = [gap.start for gap in recording.gaps]
-    changes = np.flatnonzero(np.diff(finite)) + 1
+    changes = np.flatnonzero(np.diff(state)) + 1
     edges = np.unique(np.concatenate([[0], gaps, changes, [signal.shape[1]]])).astype(np.int64)
     pieces = list(pairwise(edges.tolist()))
-    sound = [bool(finite[start]) for start, _ in pieces]
+    sound = [bool(state[start] == 0) for start, _ in pieces]
     longest = max((b - a for (a, b), well in zip(pieces, sound, strict=True) if well), default=0)
     if not longest:
-        bad = [
+        broken = [
             name
-            for name, row in zip(recording.ch_names, signal, strict=True)
+            for name, row in zip(recording.ch_names, recording.signal, strict=True)
             if not np.isfinite(row).all()
         ]
+        why = f"NaN or infinite in {', '.join(broken[:8])}" if broken else "flat"
         raise RejectedError(
-            f"{recording.path}: has no sample at which every channel holds a finite value (NaN or "
-            f"infinite in {', '.join(bad[:8])}); leave these channels out by `ch_names`."
+            f"{recording.path}: has no sample at which all channels are well ({why}); leave the "
+            "bad ones out by `ch_names` or `bad_share`."
         )
     kernel = _kernel(recording, config, longest, history)
     ratio = _ratio(recording.sfreq, config)
@@ -363,7 +418,7 @@ def _filter_and_resample(
 
     parts, causes = [], []
     for (start, stop), well in zip(pieces, sound, strict=True):
-        cause = None if well else "not finite"
+        cause = reasons[state[start]]
         if well and kernel is not None and stop - start < len(kernel):
             cause = "piece shorter than the filter"
         if cause is None:
