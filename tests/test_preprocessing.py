@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from berger.preprocessing import PreprocessingConfig, RejectedError, preprocess
-from berger.recordings import Annotation, KeptOut, Recording
+from berger.recordings import Annotation, Gap, KeptOut, Recording
 
 RATES = [(200, 200), (256, 200), (250, 200), (500, 200), (512, 200), (305, 200), (160, 160)]
 NO_FILTER = {"highpass": None, "lowpass": None, "max_amplitude": None}
@@ -206,11 +206,126 @@ def test_recordings_that_are_rejected(sfreq, seconds, options, message):
         preprocess(record(signal, sfreq), PreprocessingConfig(**options))
 
 
-def test_values_that_are_not_finite_are_rejected():
-    signal = np.stack([sinusoid(10, 200), sinusoid(5, 200)])
-    signal[1, 77:80] = np.nan, np.inf, -np.inf
-    with pytest.raises(RejectedError, match="holds 3 values that are not finite"):
+def test_a_channel_without_any_finite_value_is_named():
+    signal = np.stack([sinusoid(10, 200), np.full(8000, np.nan)])
+    with pytest.raises(RejectedError, match=r"no sample at which .*infinite in Cz\)"):
         preprocess(record(signal), PreprocessingConfig())
+
+
+@pytest.mark.parametrize(("factor", "word"), [(1e6, "much"), (1e3, "much"), (1e-3, "little")])
+def test_an_implausible_amplitude_is_rejected_unless_the_unit_is_given(factor, word):
+    recording = record(factor * np.stack([sinusoid(10, 200), sinusoid(5, 200)]))
+    options = {"max_amplitude": None}
+    with pytest.raises(RejectedError, match=rf"too {word} for the unit it declares; set `unit`"):
+        preprocess(recording, PreprocessingConfig(**options))
+    preprocess(recording, PreprocessingConfig(unit="µV", **options))
+
+
+def test_drifts_and_silence_are_plausible():
+    drift = np.linspace(0, 50_000, 8000) + sinusoid(10, 200)
+    signal = np.stack([drift, np.zeros(8000), np.zeros(8000)])
+    preprocess(record(signal), PreprocessingConfig(max_amplitude=None))
+    preprocess(record(signal[1:]), PreprocessingConfig())
+
+
+# --- Gaps and values that are not finite -------------------------------------------------
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), [(200, 200), (500, 200), (305, 200)])
+def test_the_pieces_between_gaps_are_treated_as_recordings_of_their_own(sfreq, new_sfreq):
+    rng = np.random.default_rng(3)
+    first, second = (rng.normal(0, 10, (2, round(n * sfreq))) for n in (20.0, 33.3))
+    config = PreprocessingConfig(sfreq=new_sfreq, notch=50.0, max_amplitude=60.0)
+    whole = preprocess(
+        record(np.hstack([first, second]), sfreq, gaps=(Gap(first.shape[1], 7.5),)), config
+    )
+    parts = [preprocess(record(part, sfreq), config) for part in (first, second)]
+    lengths = [part.recording.signal.shape[1] for part in parts]
+    np.testing.assert_array_equal(
+        whole.recording.signal, np.hstack([part.recording.signal for part in parts])
+    )
+    assert whole.recording.gaps == (Gap(lengths[0], 7.5),)
+    moved = [(a + lengths[0], b + lengths[0]) for a, b in parts[1].stretches]
+    assert whole.stretches == (*parts[0].stretches, *moved)
+
+
+def test_no_stretch_spans_a_gap_and_seconds_add_up():
+    gaps = (Gap(3000, None), Gap(5001, 2.0), Gap(5100, 0.5))
+    recording = record(np.random.default_rng(0).normal(0, 5, (2, 8000)), 250, gaps=gaps)
+    prepared = preprocess(recording, PreprocessingConfig(highpass=1.0, cut_start=1.0))
+    places = [gap.start for gap in prepared.recording.gaps]
+    assert len(places) == 3
+    assert all(not start < place < stop for place in places for start, stop in prepared.stretches)
+    assert prepared.dropped["piece shorter than the filter"] == pytest.approx(79 / 200)
+    kept = sum(stop - start for start, stop in prepared.stretches) / 200
+    assert kept + sum(prepared.dropped.values()) == pytest.approx(recording.duration)
+
+
+def test_annotations_follow_their_piece():
+    # 100 pieces of 1,001 samples at 500 Hz: each loses 0.4 samples of 200 Hz.
+    signal = np.zeros((1, 100 * 1001))
+    signal[0, 99 * 1001 + 500] = 1000.0
+    gaps = tuple(Gap(1001 * piece, None) for piece in range(1, 100))
+    marks = (Annotation((99 * 1001 + 500) / 500, 0.0, "pulse"),)
+    config = PreprocessingConfig(highpass=None, lowpass=None, max_amplitude=None)
+    result = preprocess(record(signal, 500, gaps=gaps, annotations=marks), config).recording
+    assert np.argmax(result.signal[0]) / 200 == pytest.approx(result.annotations[0].onset)
+
+
+def test_values_that_are_not_finite_are_lost_and_spread_nowhere():
+    clean = np.stack([sinusoid(10, 200), sinusoid(5, 200)])
+    broken = clean.copy()
+    broken[1, 4000:4040] = np.nan
+    broken[0, 4020] = np.inf
+    config = PreprocessingConfig(highpass=1.0)
+    prepared = preprocess(record(broken), config)
+    assert prepared.dropped == {"not finite": pytest.approx(0.2)}
+    assert prepared.stretches == ((0, 4000), (4040, 8000))
+    assert np.isfinite(prepared.recording.signal).all()
+    assert prepared.recording.gaps == ()
+    alone = preprocess(record(clean[:, :4000]), config).recording.signal
+    np.testing.assert_array_equal(prepared.recording.signal[:, :4000], alone)
+
+
+def test_flat_and_saturated_stretches_are_lost_and_spread_nowhere():
+    clean = np.stack([sinusoid(10, 500), sinusoid(5, 500)])
+    broken = clean.copy()
+    broken[1, 5000:7500] = 12_000.0  # 5 s at the end of the amplifier's range
+    broken[0, 7000:7600] = 0.0  # and 1.2 s of nothing, 0.2 s of it beyond those
+    broken[0, 12_000:12_100] = 3.0  # shorter than what counts
+    options = {"highpass": 1.0, "max_amplitude": None}
+    config = PreprocessingConfig(flat_seconds=1.0, **options)
+    prepared = preprocess(record(broken, 500), config)
+    assert prepared.dropped == {"flat": pytest.approx(5.2)}
+    assert prepared.stretches == ((0, 2000), (3040, 8000))
+    alone = preprocess(record(clean[:, :5000], 500), config).recording.signal
+    np.testing.assert_array_equal(prepared.recording.signal[:, :2000], alone)
+    assert preprocess(record(broken, 500), PreprocessingConfig(**options)).dropped == {}
+
+
+def test_a_channel_that_is_bad_for_too_long_is_kept_out_or_the_recording_rejected():
+    signal = np.stack([sinusoid(10, 200), sinusoid(5, 200), sinusoid(7, 200)])
+    signal[1, :5000] = 0.0
+    signal[2, 1000:6600] = np.nan
+    options = {"highpass": 1.0, "flat_seconds": 1.0, "bad_share": 0.5}
+    prepared = preprocess(record(signal), PreprocessingConfig(**options))
+    assert prepared.recording.ch_names == ("Fz",)
+    assert prepared.recording.kept_out == (
+        KeptOut("Cz", "flat or not finite for 62% of the recording"),
+        KeptOut("Pz", "flat or not finite for 70% of the recording"),
+    )
+    assert prepared.dropped == {}
+    assert prepared.history[0].startswith("Kept out Cz (flat")
+    with pytest.raises(RejectedError, match=r"Cz \(flat or not finite for 62% .* bad_share"):
+        preprocess(record(signal), PreprocessingConfig(ch_names=["Fz", "Cz"], **options))
+    with pytest.raises(RejectedError, match="no channel is left: Cz"):
+        preprocess(record(signal[1:], ch_names=["Cz", "Pz"]), PreprocessingConfig(**options))
+
+
+def test_trials_shorter_than_the_filter_are_rejected_with_the_reason():
+    gaps = tuple(Gap(800 * trial, None) for trial in range(1, 10))
+    with pytest.raises(RejectedError, match=r"no gap-free piece longer than 4\.0 s, .* the 11"):
+        preprocess(record(sinusoid(10, 200), gaps=gaps), PreprocessingConfig())
 
 
 def test_one_channel_has_no_average_reference():

@@ -106,7 +106,7 @@ def prepare(
     Parameters
     ----------
     paths
-        EDF files, or folders that are searched for them.
+        Recordings, or folders that are searched for them.
     out
         The corpus' folder.
     config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import edfio
 import numpy as np
@@ -182,14 +183,19 @@ def _cut_recordings(
         raise BergerError("no recordings given; name files or folders.")
     # people who want to use a model want every window; what training would have left out is marked
     limit = contract.preprocessing.max_amplitude or np.inf
-    changes = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0, "max_amplitude": None}
+    changes: dict[str, Any] = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
+    changes |= {"max_amplitude": None, "unit": None}
     config = contract.preprocessing.model_copy(
         update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
     )
-    for recording_id, path in tqdm(find_recordings(list(paths)), unit="file", disable=quiet):
+    found = find_recordings(list(paths), layout=config.layout)
+    for recording_id, path in tqdm(found, unit="file", disable=quiet):
         try:
             recording = read_recording(
-                path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+                path,
+                subject_pattern=config.subject_pattern,
+                ch_names=config.ch_names,
+                layout=config.layout,
             )
             prepared = preprocess(recording, config)
             contract.check(prepared.recording.sfreq, prepared.recording.ch_names, path)
@@ -203,12 +209,17 @@ def _cut_recordings(
             reason = f"{path}: shorter than a window of {contract.window_seconds:g} s."
             failures.append((recording_id, reason))
             continue
+        stretches = np.array(prepared.stretches).reshape(-1, 2)
+        inside = (stretches[:, 0] <= starts[:, None]) & (
+            starts[:, None] + n_times <= stretches[:, 1]
+        )
+        whole = np.asarray(inside.any(1))  # spans no gap
         windows = np.stack([signal[:, start : start + n_times] for start in starts])
         yield CutRecording(
             recording=recording_id,
             path=path,
             starts=starts / sfreq + prepared.offset,
-            usable=np.abs(windows).max((1, 2)) < limit,
+            usable=whole & (np.abs(windows).max((1, 2)) < limit),
             windows=torch.from_numpy(windows).float(),
         )
 

@@ -5,7 +5,8 @@
     Recording ─► channels ─► reference ─► filter ─► resample ─► cut the ends ─► usable stretches
                                  (one zero-phase FIR kernel)                       (Prepared)
 
-The ends are cut after filtering, so that the filter's edge effects lie in what is cut.
+The ends are cut after filtering, so that the filter's edge effects lie in what is cut. Pieces
+between gaps, and between values that are not finite, are filtered and resampled each by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, Self
 
 import mne
@@ -25,15 +27,19 @@ from berger.channels import canonical_name
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.recordings import (
+    Gap,
     KeptOut,
+    LayoutConfig,
     Recording,
     RejectedError,
+    Unit,
     compile_subject_pattern,
 )
 
 __all__ = ["Prepared", "PreprocessingConfig", "RejectedError", "preprocess"]
 
 _SHORTEST_STRETCH = 1.0  # seconds
+_PLAUSIBLE = (0.05, 3000.0)  # µV, standard deviation within a second
 
 
 class PreprocessingConfig(Config):
@@ -55,12 +61,21 @@ class PreprocessingConfig(Config):
         Keep exactly these, in this order; recordings that lack one are rejected.
     max_amplitude : float or None
         Samples at which any channel reaches this many µV (after filtering) are not usable.
+    flat_seconds : float or None
+        Time in which a channel of the raw recording holds one value for this many seconds or
+        longer (disconnected, or saturated) is not usable. By default it is not looked for.
+    bad_share : float or None
+        A channel that is flat (see `flat_seconds`) or not finite for more than this share of the
+        recording is kept out; if `ch_names` asks for it, the recording is rejected.
     cut_start, cut_end : float
         Seconds to cut at the ends.
     min_duration : float
         Recordings shorter than this many seconds, before cutting, are rejected.
-    subject_pattern : str or None
-        As in `berger.recordings.read_recording`.
+    subject_pattern, layout, unit
+        As in `berger.recordings.read_recording`. Without `unit`, recordings whose amplitude is
+        implausible for the unit that they declare are rejected.
+    species : str or None
+        Who was recorded, e.g. "human" or "mouse"; noted with every recording.
     """
 
     sfreq: float = Field(200.0, gt=0)
@@ -70,10 +85,15 @@ class PreprocessingConfig(Config):
     reference: Literal["as recorded", "average"] = "as recorded"
     ch_names: tuple[str, ...] | None = Field(None, min_length=1)
     max_amplitude: float | None = Field(100.0, gt=0)
+    flat_seconds: float | None = Field(None, gt=0)
+    bad_share: float | None = Field(None, gt=0, lt=1)
     cut_start: float = Field(0.0, ge=0)
     cut_end: float = Field(0.0, ge=0)
     min_duration: float = Field(0.0, ge=0)
     subject_pattern: str | None = None
+    layout: LayoutConfig | None = None
+    unit: Unit | None = None
+    species: str | None = Field(None, min_length=1)
 
     @field_validator("ch_names")
     @classmethod
@@ -143,7 +163,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     ------
     RejectedError
         If the configuration does not admit the recording: too short, too low a sampling rate,
-        a channel missing, values that are not finite, nothing left.
+        a channel missing, nothing left.
     """
     _check_admitted(recording, config)
     history: list[str] = []
@@ -152,6 +172,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     if config.ch_names is not None:
         recording = _pick(recording, config.ch_names)
         history.append(f"Kept {len(recording.ch_names)} channels: {', '.join(recording.ch_names)}.")
+    if config.unit is None and config.layout is None:
+        _check_plausible(recording)
+    recording, unsound = _keep_out_bad(recording, config, history)
     signal = recording.signal
     if config.reference == "average":
         if len(signal) == 1:
@@ -161,21 +184,22 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
             )
         signal = signal - signal.mean(axis=0)
         history.append(f"Referenced to the average of {len(signal)} channels.")
-    signal = _filter(signal, recording, config, history)
-    signal = _resample(signal, recording.sfreq, config, history)
+    joined = _filter_and_resample(signal, unsound, recording, config, history)
+    signal, borders = joined.signal, joined.borders
 
     sfreq = config.sfreq
     dropped = {"less than a sample": duration - signal.shape[1] / sfreq}
     start = math.ceil(config.cut_start * sfreq - 1e-6)
-    stop = signal.shape[1] - math.ceil(config.cut_end * sfreq - 1e-6)
+    stop = max(start, signal.shape[1] - math.ceil(config.cut_end * sfreq - 1e-6))
     if start or stop < signal.shape[1]:
-        dropped["first and last seconds"] = (signal.shape[1] - max(stop - start, 0)) / sfreq
         history.append(
             f"Cut {config.cut_start:g} s at the start and {config.cut_end:g} s at the end."
         )
-    signal = np.ascontiguousarray(signal[:, start : max(stop, start)])
+        dropped["first and last seconds"] = (signal.shape[1] - (stop - start)) / sfreq
+    signal = np.ascontiguousarray(signal[:, start:stop])
+    lost = {cause: mask[start:stop] for cause, mask in joined.lost.items()}
 
-    stretches = _usable_stretches(signal, config, dropped)
+    stretches = _usable_stretches(signal, borders - start, lost, config, dropped)
     if not stretches:
         raise RejectedError(
             f"{recording.path}: nothing is left of {duration:.1f} s "
@@ -195,8 +219,13 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
             signal=signal,
             sfreq=sfreq,
             annotations=tuple(
-                replace(annotation, onset=annotation.onset - offset)
+                replace(annotation, onset=joined.moved(annotation.onset) - offset)
                 for annotation in recording.annotations
+            ),
+            gaps=tuple(
+                Gap(place, gap.seconds)
+                for gap in recording.gaps
+                if 0 < (place := joined.new_start(gap.start) - start) < stop - start
             ),
         ),
         offset=offset,
@@ -221,11 +250,31 @@ def _check_admitted(recording: Recording, config: PreprocessingConfig) -> None:
             f"{config.sfreq:g} Hz; set sfreq to {recording.sfreq:g} or less, and lowpass below "
             "half of that."
         )
-    bad = int(np.count_nonzero(~np.isfinite(recording.signal)))
-    if bad:
-        # A single one would spread over the length of the filter.
+
+
+def _check_plausible(recording: Recording) -> None:
+    """Raise RejectedError if the signal is a thousand times too large or small for EEG.
+
+    Measured within single seconds, so that drifts of DC amplifiers do not count. From the scalp
+    it is some 10 µV, from within the brain or a rodent's some 100 µV.
+    """
+    second = max(round(recording.sfreq), 2)
+    n_seconds = recording.signal.shape[1] // second
+    if not n_seconds:
+        return
+    seconds = np.unique(np.linspace(0, n_seconds - 1, 100).astype(int))
+    blocks = np.stack([recording.signal[:, s * second : (s + 1) * second] for s in seconds])
+    blocks = blocks[np.isfinite(blocks).all(axis=2)]
+    # A channel that stands still has no unit to be wrong.
+    spread = blocks[np.ptp(blocks, axis=1) > 0].std(axis=1)
+    if not spread.size:
+        return
+    typical = float(np.median(spread))
+    if not _PLAUSIBLE[0] < typical < _PLAUSIBLE[1]:
+        much = "little" if typical < 1 else "much"
         raise RejectedError(
-            f"{path}: holds {bad} values that are not finite; export the file without gaps."
+            f"{recording.path}: varies by {typical:.3g} µV (standard deviation) within a second, "
+            f"too {much} for the unit it declares; set `unit` to what its numbers really are."
         )
 
 
@@ -241,17 +290,20 @@ def _pick(recording: Recording, ch_names: tuple[str, ...]) -> Recording:
             f"{', '.join(recording.ch_names)}."
         )
     picks = [index for index in wanted.values() if index is not None]
+    others = set(range(len(recording.ch_names))) - set(picks)
+    return _taken(recording, picks, dict.fromkeys(sorted(others), "not asked for"))
+
+
+def _taken(recording: Recording, picks: list[int], out: dict[int, str]) -> Recording:
+    """Return the recording with these channels; the others are kept out for a reason."""
     return replace(
         recording,
         signal=recording.signal[picks],
         ch_names=tuple(recording.ch_names[index] for index in picks),
         original_ch_names=tuple(recording.original_ch_names[index] for index in picks),
+        kinds=tuple(recording.kinds[index] for index in picks) if recording.kinds else (),
         kept_out=recording.kept_out
-        + tuple(
-            KeptOut(name, "not asked for")
-            for index, name in enumerate(recording.original_ch_names)
-            if index not in picks
-        ),
+        + tuple(KeptOut(recording.original_ch_names[i], reason) for i, reason in out.items()),
     )
 
 
@@ -264,13 +316,141 @@ def _band_edge(sfreq: float, config: PreprocessingConfig) -> tuple[float | None,
     return lowpass, nyquist if lowpass is None else min(1.25 * lowpass, nyquist)
 
 
-def _filter(
+@dataclass(frozen=True, eq=False)
+class _Joined:
+    """The pieces of a recording, filtered, resampled and joined again."""
+
+    signal: npt.NDArray[np.float64]  # (n_chans, n_times)
+    borders: npt.NDArray[np.int64]  # first sample of every piece but the first
+    lost: dict[str, npt.NDArray[np.bool_]]  # samples that are not usable, by cause
+    starts: npt.NDArray[np.int64]  # of every piece, in samples of the recording
+    new_starts: npt.NDArray[np.int64]
+    sfreq: float
+    new_sfreq: float
+
+    def new_start(self, start: int) -> int:
+        """Return where the piece begins that began at a sample of the recording."""
+        return int(self.new_starts[np.searchsorted(self.starts, start)])
+
+    def moved(self, onset: float) -> float:
+        """Return an onset in seconds of the joined signal: each piece lost less than a sample."""
+        piece = max(int(np.searchsorted(self.starts, onset * self.sfreq + 1e-6, "right")) - 1, 0)
+        shift = self.new_starts[piece] / self.new_sfreq - self.starts[piece] / self.sfreq
+        return float(onset + shift)
+
+
+def _keep_out_bad(
+    recording: Recording, config: PreprocessingConfig, history: list[str]
+) -> tuple[Recording, dict[str, npt.NDArray[np.bool_]]]:
+    """Take out channels that are bad for too long; return the others' bad samples by cause."""
+    bad = {"not finite": ~np.isfinite(recording.signal)}
+    if config.flat_seconds is not None:
+        shortest = max(math.ceil(config.flat_seconds * recording.sfreq), 2)
+        bad["flat"] = np.stack([_flat(row, shortest) for row in recording.signal])
+    share = np.logical_or.reduce(list(bad.values())).mean(axis=1)
+    limit = 1.0 if config.bad_share is None else config.bad_share
+    out = {
+        index: f"flat or not finite for {share[index]:.0%} of the recording"
+        for index in np.flatnonzero(share > limit).tolist()
+    }
+    if out:
+        listed = ", ".join(f"{recording.ch_names[i]} ({reason})" for i, reason in out.items())
+        if config.ch_names is not None:
+            raise RejectedError(
+                f"{recording.path}: {listed}; leave the channel out of `ch_names`, or raise "
+                "bad_share."
+            )
+        kept = [index for index in range(len(share)) if index not in out]
+        if not kept:
+            raise RejectedError(f"{recording.path}: no channel is left: {listed}.")
+        history.append(f"Kept out {listed}.")
+        recording = _taken(recording, kept, out)
+        bad = {cause: mask[kept] for cause, mask in bad.items()}
+    return recording, {cause: np.asarray(mask.any(axis=0)) for cause, mask in bad.items()}
+
+
+def _flat(row: npt.NDArray[np.float64], shortest: int) -> npt.NDArray[np.bool_]:
+    """Return which samples lie in a run of at least `shortest` equal values."""
+    edges = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1, [len(row)]])
+    lengths = np.diff(edges)
+    return np.repeat(lengths >= shortest, lengths)
+
+
+def _filter_and_resample(
     signal: npt.NDArray[np.float64],
+    unsound: dict[str, npt.NDArray[np.bool_]],
     recording: Recording,
     config: PreprocessingConfig,
     history: list[str],
-) -> npt.NDArray[np.float64]:
-    """Apply high-pass, low-pass and notch as one zero-phase FIR kernel that MNE designs."""
+) -> _Joined:
+    """Filter and resample piece by piece; what cannot be filtered becomes silence and is lost."""
+    # 0 where all is well, else the number of the cause.
+    state = np.zeros(signal.shape[1], np.int8)
+    for number, mask in reversed(list(enumerate(unsound.values(), 1))):
+        state[mask] = number
+    reasons = [None, *unsound]
+    gaps = [gap.start for gap in recording.gaps]
+    changes = np.flatnonzero(np.diff(state)) + 1
+    edges = np.unique(np.concatenate([[0], gaps, changes, [signal.shape[1]]])).astype(np.int64)
+    pieces = list(pairwise(edges.tolist()))
+    sound = [bool(state[start] == 0) for start, _ in pieces]
+    longest = max((b - a for (a, b), well in zip(pieces, sound, strict=True) if well), default=0)
+    if not longest:
+        broken = [
+            name
+            for name, row in zip(recording.ch_names, recording.signal, strict=True)
+            if not np.isfinite(row).all()
+        ]
+        why = f"NaN or infinite in {', '.join(broken[:8])}" if broken else "flat"
+        raise RejectedError(
+            f"{recording.path}: has no sample at which all channels are well ({why}); leave the "
+            "bad ones out by `ch_names` or `bad_share`."
+        )
+    kernel = _kernel(recording, config, longest, history)
+    ratio = _ratio(recording.sfreq, config)
+    if ratio != 1:
+        history.append(
+            f"Resampled from {recording.sfreq:g} to {config.sfreq:g} Hz (polyphase, "
+            f"{ratio.numerator}/{ratio.denominator})."
+        )
+    if len(pieces) > 1:
+        history.append(f"Treated {len(pieces)} pieces between gaps each by itself.")
+
+    parts, causes = [], []
+    for (start, stop), well in zip(pieces, sound, strict=True):
+        cause = reasons[state[start]]
+        if well and kernel is not None and stop - start < len(kernel):
+            cause = "piece shorter than the filter"
+        if cause is None:
+            part = signal[:, start:stop]
+            part = part if kernel is None else _filter(part, kernel)
+            parts.append(_resample(part, recording.sfreq, config))
+        else:
+            n_times = (stop - start) * ratio.numerator // ratio.denominator
+            parts.append(np.zeros((len(signal), n_times)))
+        causes.append(cause)
+    lengths = [part.shape[1] for part in parts]
+    lost = {
+        cause: np.repeat([other == cause for other in causes], lengths)
+        for cause in dict.fromkeys(causes)
+        if cause is not None
+    }
+    new_starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    return _Joined(
+        signal=parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1),
+        borders=new_starts[1:],
+        lost=lost,
+        starts=edges[:-1],
+        new_starts=new_starts,
+        sfreq=recording.sfreq,
+        new_sfreq=config.sfreq,
+    )
+
+
+def _kernel(
+    recording: Recording, config: PreprocessingConfig, longest: int, history: list[str]
+) -> npt.NDArray[np.float64] | None:
+    """Return high-pass, low-pass and notch as one zero-phase FIR kernel that MNE designs."""
     sfreq = recording.sfreq
     lowpass, edge = _band_edge(sfreq, config)
     design = {"fir_design": "firwin", "fir_window": "hamming", "phase": "zero", "verbose": "ERROR"}
@@ -304,36 +484,49 @@ def _filter(
         if lowpass is not None:
             done.append(f"low-pass {lowpass:g} Hz (−6 dB at {(lowpass + edge) / 2:g} Hz)")
     if not kernels:
-        return signal
-    kernel = kernels[0] if len(kernels) == 1 else np.convolve(*kernels)
+        return None
+    kernel: npt.NDArray[np.float64] = kernels[0] if len(kernels) == 1 else np.convolve(*kernels)
     seconds = len(kernel) / sfreq
-    if len(kernel) > signal.shape[1]:
+    if len(kernel) > longest:
+        whole = longest == recording.signal.shape[1]
+        lasts = "lasts" if whole else "has no gap-free piece longer than"
         raise RejectedError(
-            f"{recording.path}: lasts {recording.duration:.1f} s, less than the {seconds:.1f} s "
+            f"{recording.path}: {lasts} {longest / sfreq:.1f} s, less than the {seconds:.1f} s "
             "of the filter; raise highpass, lower lowpass or leave out notch."
         )
-    half = len(kernel) // 2
-    padded = np.pad(signal, ((0, 0), (half, half)), mode="reflect", reflect_type="odd")
     history.append(
         f"Filtered by a zero-phase FIR kernel (windowed sinc, Hamming, {seconds:.1f} s): "
         f"{', '.join(done)}."
     )
+    return kernel
+
+
+def _filter(
+    signal: npt.NDArray[np.float64], kernel: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Apply a symmetric kernel without delay."""
+    half = len(kernel) // 2
+    padded = np.pad(signal, ((0, 0), (half, half)), mode="reflect", reflect_type="odd")
     return np.asarray(dsp.oaconvolve(padded, kernel[np.newaxis], mode="valid", axes=1))
 
 
+def _ratio(sfreq: float, config: PreprocessingConfig) -> Fraction:
+    """Return the new rate in terms of the old."""
+    return Fraction(config.sfreq / sfreq).limit_denominator(10_000)
+
+
 def _resample(
-    signal: npt.NDArray[np.float64], sfreq: float, config: PreprocessingConfig, history: list[str]
+    signal: npt.NDArray[np.float64], sfreq: float, config: PreprocessingConfig
 ) -> npt.NDArray[np.float64]:
     """Resample a signal that holds nothing above the band's edge, to whole samples.
 
     Polyphase, exact to a hundred-millionth in rate; a whole sample is one that ends before the
     recording does.
     """
-    ratio = Fraction(config.sfreq / sfreq).limit_denominator(10_000)
+    ratio = _ratio(sfreq, config)
     up, down = ratio.numerator, ratio.denominator
     if ratio == 1:
         return signal
-    history.append(f"Resampled from {sfreq:g} to {config.sfreq:g} Hz (polyphase, {up}/{down}).")
     n_times = signal.shape[1] * up // down
     if up == 1:
         return signal[:, ::down][:, :n_times]
@@ -347,19 +540,30 @@ def _resample(
 
 
 def _usable_stretches(
-    signal: npt.NDArray[np.float64], config: PreprocessingConfig, dropped: dict[str, float]
+    signal: npt.NDArray[np.float64],
+    borders: npt.NDArray[np.int64],
+    lost: dict[str, npt.NDArray[np.bool_]],
+    config: PreprocessingConfig,
+    dropped: dict[str, float],
 ) -> tuple[tuple[int, int], ...]:
-    """Return the maximal runs of usable samples; add what is lost to `dropped`."""
+    """Return the maximal runs of usable samples within pieces; add what is lost to `dropped`."""
     usable = np.ones(signal.shape[1], bool)
+    causes = dict(lost)
     if config.max_amplitude is not None:
-        usable = np.abs(signal).max(axis=0, initial=0.0) < config.max_amplitude
-        dropped["amplitude"] = np.count_nonzero(~usable) / config.sfreq
-    changes = np.diff(usable.astype(np.int8), prepend=0, append=0)
-    runs = np.flatnonzero(changes).reshape(-1, 2)
-    lengths = np.diff(runs, axis=1)[:, 0]
-    long = lengths >= _SHORTEST_STRETCH * config.sfreq
-    dropped["stretch under 1 s"] = float(lengths[~long].sum() / config.sfreq)
-    return tuple((int(start), int(stop)) for start, stop in runs[long])
+        height = np.abs(signal).max(axis=0, initial=0.0)
+        causes["amplitude"] = height >= config.max_amplitude
+    for cause, samples in causes.items():  # a sample counts for its first cause
+        dropped[cause] = float(np.count_nonzero(samples & usable) / config.sfreq)
+        usable &= ~samples
+    inside = [int(border) for border in borders if 0 < border < len(usable)]
+    runs = []
+    for first, last in pairwise([0, *inside, len(usable)]):
+        changes = np.flatnonzero(np.diff(usable[first:last], prepend=False, append=False))
+        runs += [(first + a, first + b) for a, b in changes.reshape(-1, 2).tolist()]
+    long = [(a, b) for a, b in runs if b - a >= _SHORTEST_STRETCH * config.sfreq]
+    short = sum(b - a for a, b in runs) - sum(b - a for a, b in long)
+    dropped["stretch under 1 s"] = short / config.sfreq
+    return tuple(long)
 
 
 def _sum_up(dropped: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import filelock
+import mne
 import numpy as np
 import pytest
 
@@ -82,6 +83,26 @@ def test_samples_out_of_range_are_dropped_and_that_is_told(
     row = open_corpus(tmp_path / "corpus").recordings.iloc[0]
     assert row["dropped"] == [{"cause": "out of range", "seconds": pytest.approx(25 / 128)}]
     assert "Dropped 25 samples" in row["history"][-1]
+
+
+def test_no_window_spans_a_gap_and_the_gap_is_told(
+    tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    info = mne.create_info(["C3", "C4"], 128, "eeg")
+    noise = 1e-5 * np.random.default_rng(0).normal(size=(2, 7 * 128 + 64))
+    pieces = [mne.io.RawArray(noise, info, verbose="ERROR") for _ in range(2)]
+    joined = mne.concatenate_raws(pieces, verbose="ERROR")
+    joined.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    config = config.model_copy(update={"species": "mouse"})
+    prepare([tmp_path / "x_raw.fif"], tmp_path / "corpus", config, progress=False)
+    corpus = open_corpus(tmp_path / "corpus")
+    seam = 7 * 128 + 64
+    assert corpus.recordings["gaps"][0] == [{"start": seam, "seconds": None}]
+    starts = corpus.windows(seconds=1).table["start"]
+    assert corpus.recordings["kinds"][0] == ["scalp", "scalp"]
+    assert corpus.recordings["species"][0] == "mouse"
+    assert len(starts) == 14  # of 15 on the grid, one would lie across the seam
+    assert not ((starts < seam) & (starts + 128 > seam)).any()
 
 
 def test_shards_are_arrays_of_whole_recordings(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from berger.errors import BergerError
-from berger.recordings import Annotation, KeptOut, RejectedError, read_recording
+from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
 
 DATA = Path(os.environ.get("BERGER_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real recordings at {DATA}")
@@ -72,6 +72,24 @@ def test_without_a_voltage_a_channel_is_no_eeg(tmp_path, unit, reason):
     recording = read_recording(write(tmp_path / "x.edf", channels))
     assert recording.ch_names == ("Cz",)
     assert recording.kept_out == (KeptOut("Pz", reason),)
+
+
+@pytest.mark.parametrize("declared", ["uV", "mV", "V", "nV", "uv", ""])
+def test_the_declared_unit_can_be_overridden(tmp_path, declared):
+    path = write(tmp_path / "x.edf", [("Cz", wave(), 100, "uV"), ("Pz", wave(), 100, "uV")])
+    patch(path, 256 + 2 * 96, declared.encode().ljust(8) + b"mmHg    ")
+    recording = read_recording(path, unit="mV")
+    np.testing.assert_allclose(recording.signal, 1e3 * wave()[np.newaxis], atol=10)
+    assert recording.kept_out == (KeptOut("Pz", "unit 'mmHg' is no voltage"),)
+
+
+def test_kinds_are_told(tmp_path):
+    labels = ("EEG Fp1", "EMG_DIFF", "Fp1-F3", "EEG_P")
+    path = write(tmp_path / "x.edf", [(label, wave(), 100, "uV") for label in labels])
+    recording = read_recording(path, ch_names=labels)
+    # pairs and names of other systems are kept as they are
+    assert recording.ch_names == ("Fp1", "EMG_DIFF", "Fp1-F3", "EEG_P")
+    assert recording.kinds == ("scalp", "EMG", "bipolar", "name as given")
 
 
 def test_a_channel_without_measuring_range_is_kept_out(tmp_path):
@@ -216,12 +234,28 @@ def test_another_format_under_the_name_of_edf_is_refused(tmp_path):
         read_recording(path)
 
 
-def test_an_interrupted_recording_is_refused_and_a_continuous_edf_d_is_read(edf):
-    assert b"+5\x14\x14" in edf.read_bytes()
+def test_an_interrupted_recording_has_gaps(edf):
+    whole = read_recording(edf)
     patch(edf, 192, b"EDF+D")
-    assert read_recording(edf).duration == 10
-    edf.write_bytes(edf.read_bytes().replace(b"+5\x14\x14", b"+7\x14\x14"))
-    with pytest.raises(BergerError, match="after data record 5 the clock jumps from 4 to 7 s"):
+    continuous = read_recording(edf)
+    assert (continuous.gaps, continuous.annotations) == ((), whole.annotations)
+    content = edf.read_bytes()
+    for record in reversed(range(5, 10)):  # two seconds later
+        old, new = f"+{record}\x14\x14".encode(), f"+{record + 2}\x14\x14".encode()
+        content = content.replace(old + b"\0" * (len(new) - len(old)), new)
+    content = content.replace(b"+2.5\x151.5\x14", b"+7.5\x151.5\x14")
+    edf.write_bytes(content)
+    recording = read_recording(edf)
+    np.testing.assert_array_equal(recording.signal, whole.signal)
+    assert recording.gaps == (Gap(500, 2.0),)
+    # 7.5 s by the clock are 0.5 s after the gap, 5.5 s of what was recorded
+    assert recording.annotations == (Annotation(1.0, 0.0, "ça"), Annotation(5.5, 1.5, "left"))
+
+
+def test_a_clock_that_runs_back_is_refused(edf):
+    patch(edf, 192, b"EDF+D")
+    edf.write_bytes(edf.read_bytes().replace(b"+5\x14\x14", b"+3\x14\x14"))
+    with pytest.raises(BergerError, match="after data record 5 the clock jumps back from 4 to 3 s"):
         read_recording(edf)
 
 

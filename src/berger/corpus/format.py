@@ -63,6 +63,10 @@ RECORDING_COLUMNS = pa.schema(
             pa.struct({"onset": pa.float64(), "duration": pa.float64(), "description": pa.string()})
         ),
         "history": pa.list_(pa.string()),  # what was done, in sentences
+        # time that was not recorded: seconds (null if unknown) before a sample of the block
+        "gaps": pa.list_(pa.struct({"start": pa.int64(), "seconds": pa.float64()})),
+        "kinds": pa.list_(pa.string()),  # what each of ch_names is: scalp, EMG, name as given, ...
+        "species": pa.string(),  # as the configuration says
     }
 )
 WINDOW_COLUMNS = pa.schema(

@@ -83,7 +83,11 @@ def _prepare_signal(
     """Return a file's block and usable stretches; put into `row` what is learned on the way."""
     config = task.config
     source = read_recording(
-        task.path, subject_pattern=config.subject_pattern, ch_names=config.ch_names
+        task.path,
+        subject_pattern=config.subject_pattern,
+        ch_names=config.ch_names,
+        layout=config.layout,
+        unit=config.unit,
     )
     row |= {
         "subject": source.subject,
@@ -94,6 +98,8 @@ def _prepare_signal(
         "ch_names": list(source.ch_names),
         "original_ch_names": list(source.original_ch_names),
         "kept_out": [asdict(channel) for channel in source.kept_out],
+        "kinds": list(source.kinds),
+        "species": config.species,
     }
     prepared = preprocess(source, config)
     cleaned = prepared.recording
@@ -111,10 +117,12 @@ def _prepare_signal(
         "ch_names": list(cleaned.ch_names),
         "original_ch_names": list(cleaned.original_ch_names),
         "kept_out": [asdict(channel) for channel in cleaned.kept_out],
+        "kinds": list(cleaned.kinds),
         "offset_seconds": prepared.offset,
         "dropped": [{"cause": cause, "seconds": seconds} for cause, seconds in dropped.items()],
         "annotations": [asdict(annotation) for annotation in cleaned.annotations],
         "history": history,
+        "gaps": [asdict(gap) for gap in cleaned.gaps],
     }
     if not stretches:
         causes = ", ".join(f"{cause} {seconds:.1f} s" for cause, seconds in dropped.items())

@@ -44,7 +44,7 @@ from berger.corpus.staging import Entry, Task, stage, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import find_recordings
+from berger.recordings import find_recordings, size_of
 
 
 class Failure(NamedTuple):
@@ -146,7 +146,7 @@ def prepare(
         writing it, a file in it has changed since, or no recording at all is ok.
     """
     started = time.perf_counter()
-    found = find_recordings(paths, root)
+    found = find_recordings(paths, root, layout=config.layout)
     out = Path(out)
     with _locked(out):
         manifest = _begin(out, config)
@@ -246,7 +246,7 @@ def _tasks(
     tasks = []
     for recording, path in found:
         try:
-            source_bytes = path.stat().st_size
+            source_bytes = size_of(path)
         except OSError:
             source_bytes = 0  # reading it will fail and say why
         entry = _latest(out, recording, settled)

@@ -10,25 +10,34 @@
 Only EEG leaves this room. What is kept out is listed with its reason, never silently dropped.
 
 - `recording`: the value types, and how channels are chosen.
-- `edf`: the reader of EDF and EDF+.
+- `edf`: the reader of EDF, EDF+ and BDF.
+- `through_mne`: the reader of all other formats of EEG devices and programs.
+- `layout`: the reader of columns and arrays (CSV, MATLAB, NPZ) whose meaning is declared.
+- `formats`: suffix → reader, and which files belong to another.
 - `reading`: from paths to recordings.
 """
 
+from berger.recordings.formats import size_of
+from berger.recordings.layout import LayoutConfig
 from berger.recordings.reading import (
     compile_subject_pattern,
     find_recordings,
     identify,
     read_recording,
 )
-from berger.recordings.recording import Annotation, KeptOut, Recording, RejectedError
+from berger.recordings.recording import Annotation, Gap, KeptOut, Recording, RejectedError, Unit
 
 __all__ = [
     "Annotation",
+    "Gap",
     "KeptOut",
+    "LayoutConfig",
     "Recording",
     "RejectedError",
+    "Unit",
     "compile_subject_pattern",
     "find_recordings",
     "identify",
     "read_recording",
+    "size_of",
 ]

@@ -1,8 +1,9 @@
-"""Read EDF and EDF+, after making sure that the file is whole.
+"""Read EDF, EDF+ and BDF, after making sure that the file is whole.
 
 B. Kemp et al., "A simple format for exchange of digitized polygraphic recordings",
 Electroencephalography and Clinical Neurophysiology 82 (1992) 391–393; B. Kemp and J. Olivan,
-"European data format 'plus' (EDF+)", Clinical Neurophysiology 114 (2003) 1755–1761.
+"European data format 'plus' (EDF+)", Clinical Neurophysiology 114 (2003) 1755–1761. BDF is EDF
+with samples of 24 bits (BioSemi).
 """
 
 from __future__ import annotations
@@ -16,7 +17,19 @@ import mne
 import numpy as np
 
 from berger.errors import BergerError
-from berger.recordings.recording import Annotation, Content, choose_channels
+from berger.recordings.recording import (
+    MICROVOLTS,
+    Annotation,
+    Content,
+    Gap,
+    Unit,
+    choose_channels,
+    gaps_between,
+    recorded_annotations,
+)
+
+_BDF_MAGIC = b"\xffBIOSEMI"
+_TEXTS = ("EDF Annotations", "BDF Annotations")
 
 # Unit in the header → microvolts per unit of what MNE returns. MNE gives volts for those of the
 # first line and the file's own numbers for all others. The odd spellings are µ in Shift-JIS and
@@ -29,6 +42,9 @@ _MICROVOLTS = dict.fromkeys(("uV", "µV", "μV", "\x83\xcaV", "mV", "V"), 1e6) |
     "nV": 1e-3,
 }
 
+# What MNE multiplies by for the units of the first line; by 1 for all others.
+_SCALED_BY_MNE = dict.fromkeys(("uV", "µV", "μV", "\x83\xcaV"), 1e-6) | {"mV": 1e-3}
+
 
 @dataclass(frozen=True)
 class _EdfHeader:
@@ -40,12 +56,13 @@ class _EdfHeader:
     n_samples: tuple[int, ...]  # per data record
     n_records: int
     record_seconds: float
-    interrupted: bool  # EDF+D: time may be missing between records
+    interrupted: bool  # EDF+D, BDF+D: time may be missing between records
+    sample_bytes: int  # 2 in EDF, 3 in BDF
     patient_code: str | None
 
 
-def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
-    """Read an EDF or EDF+ file.
+def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+    """Read an EDF, EDF+ or BDF file.
 
     Parameters
     ----------
@@ -53,19 +70,23 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         The file.
     wanted : sequence of str or None
         As in `choose_channels`.
+    unit : Unit or None
+        What the numbers in the file are, whatever the header declares.
 
     Raises
     ------
     BergerError
-        For a file that is damaged, cut short or interrupted, and as in `choose_channels`.
+        For a file that is damaged or cut short, and as in `choose_channels`.
     """
     header = _read_edf_header(path)
     unusable = {}
-    for index, unit in enumerate(header.units):
-        if header.labels[index] == "EDF Annotations":
+    for index, declared in enumerate(header.units):
+        if header.labels[index] in _TEXTS:
             unusable[index] = "annotations"
-        elif unit not in _MICROVOLTS:
-            unusable[index] = f"unit {unit!r} is no voltage" if unit else "no unit in the header"
+        elif declared not in _MICROVOLTS and not (unit and not declared):
+            unusable[index] = (
+                f"unit {declared!r} is no voltage" if declared else "no unit in the header"
+            )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
     channels = choose_channels(path, header.labels, unusable, wanted)
@@ -78,9 +99,6 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
             f"{path}: the EEG channels differ in sampling rate ({rates}); name in `ch_names` "
             "those of one rate."
         )
-    if header.interrupted:
-        _check_continuous(path, header)
-
     labels = [header.labels[index] for index in channels.taken]
     try:
         raw = _open_edf(path, labels, "utf8")
@@ -91,48 +109,64 @@ def read_edf(path: Path, wanted: Sequence[str] | None) -> Content:
         # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
-    signal *= np.array([[_MICROVOLTS[header.units[index]]] for index in channels.taken])
+    signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
+    sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
+    marks = raw.annotations
+    annotations = tuple(
+        Annotation(float(onset), float(duration), str(description))
+        for onset, duration, description in zip(
+            marks.onset, marks.duration, marks.description, strict=True
+        )
+    )
+    gaps: tuple[Gap, ...] = ()
+    if header.interrupted:
+        n_samples = header.n_samples[next(iter(channels.taken))]
+        gaps, annotations = _read_times(path, header, n_samples) or (gaps, annotations)
     return Content(
         labels=header.labels,
         channels=channels,
         signal=signal,
-        sfreq=header.n_samples[next(iter(channels.taken))] / header.record_seconds,
-        annotations=tuple(
-            Annotation(float(onset), float(duration), str(description))
-            for onset, duration, description in zip(
-                raw.annotations.onset,
-                raw.annotations.duration,
-                raw.annotations.description,
-                strict=True,
-            )
-        ),
+        sfreq=sfreq,
+        annotations=annotations,
         patient_code=header.patient_code,
+        gaps=gaps,
     )
+
+
+def _factor(declared: str, unit: Unit | None) -> float:
+    """Return µV per unit of what MNE returns, which has scaled some of the units declared."""
+    if unit is None:
+        return _MICROVOLTS[declared]
+    scaled_by_mne = _SCALED_BY_MNE.get(declared, 1.0)
+    return MICROVOLTS[unit] / scaled_by_mne
 
 
 def _open_edf(path: Path, labels: list[str], encoding: str) -> mne.io.BaseRaw:
     """Open the channels `labels` alone: beside faster ones MNE would upsample them."""
+    read = mne.io.read_raw_bdf if path.suffix.lower() == ".bdf" else mne.io.read_raw_edf
     # verbose: MNE's warnings are about fields that are not used here (dates, filters).
-    return mne.io.read_raw_edf(
-        path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR"
-    )
+    return read(path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR")
 
 
 def _read_edf_header(path: Path) -> _EdfHeader:
     """Read the header and compare it with the file's size."""
+    kind = path.suffix[1:].upper()
     try:
         with path.open("rb") as file:
             fixed = file.read(256)
-            if fixed[1:8] == b"BIOSEMI":
-                raise BergerError(f"{path}: is a BDF file; give it the suffix .bdf.")
-            if len(fixed) < 256 or fixed[:8].strip() != b"0":
-                raise BergerError(f"{path}: is no EDF file; fetch it again, or take it out.")
+            version = {_BDF_MAGIC: "BDF", b"0       ": "EDF"}.get(fixed[:8])
+            if len(fixed) < 256 or version is None:
+                raise BergerError(f"{path}: is no {kind} file; fetch it again, or take it out.")
+            if version != kind:
+                raise BergerError(
+                    f"{path}: is a {version} file; give it the suffix .{version.lower()}."
+                )
             header = _parse_edf_header(fixed, file.read(256 * int(fixed[252:256])))
     except OSError as error:
         raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise BergerError(
-            f"{path}: the EDF header is damaged ({error}); fetch or export the file again."
+            f"{path}: the {kind} header is damaged ({error}); fetch or export the file again."
         ) from error
     return replace(header, n_records=_count_records(path, header))
 
@@ -151,7 +185,7 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         [float(number) for number in column(start, 8)] for start in (104, 112, 120, 128)
     )
     # In plain EDF the patient's field is free text, often a name: left unread.
-    code = fixed[8:88].split(b" ")[0] if fixed[192:196] == b"EDF+" else b""
+    code = fixed[8:88].split(b" ")[0] if fixed[192:196] in (b"EDF+", b"BDF+") else b""
     header = _EdfHeader(
         labels=tuple(column(0, 16)),
         units=tuple(column(96, 8)),
@@ -161,7 +195,8 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
         record_seconds=float(fixed[244:252]),
-        interrupted=fixed[192:197] == b"EDF+D",
+        interrupted=fixed[192:197] in (b"EDF+D", b"BDF+D"),
+        sample_bytes=3 if fixed[:8] == _BDF_MAGIC else 2,
         patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
     )
     if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
@@ -176,7 +211,7 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     bytes put in or taken out would go on with every sample in another channel.
     """
     n_bytes = path.stat().st_size - 256 * (len(header.labels) + 1)
-    whole, rest = divmod(n_bytes, 2 * sum(header.n_samples))
+    whole, rest = divmod(n_bytes, header.sample_bytes * sum(header.n_samples))
     announced = header.n_records
     # -1 stands for a recording in progress; a count too low for one that crashed before its
     # header was brought up to date.
@@ -206,25 +241,63 @@ def _line_ends_converted(path: Path) -> bool:
     return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
-def _check_continuous(path: Path, header: _EdfHeader) -> None:
-    """Raise BergerError if time is missing between the data records of an EDF+D file."""
-    texts = [index for index, label in enumerate(header.labels) if label == "EDF Annotations"]
+# Onset, duration and texts of one annotation.
+_ANNOTATION = re.compile(rb"([+-]\d+\.?\d*)(?:\x15(\d+\.?\d*))?\x14([^\0]*)\x14\0")
+
+
+def _read_times(
+    path: Path, header: _EdfHeader, n_samples: int
+) -> tuple[tuple[Gap, ...], tuple[Annotation, ...]] | None:
+    """Return gaps and annotations of an EDF+D or BDF+D file, None if it keeps no time.
+
+    MNE reads the records as if they followed each other, but annotations by the clock.
+    """
+    texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
-        return
-    start, stop = (2 * sum(header.n_samples[: texts[0] + after]) for after in (0, 1))
+        return None
     records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
         header.n_records, -1
     )
+    contents = [
+        records[:, start * header.sample_bytes : stop * header.sample_bytes]
+        for start, stop in (
+            (sum(header.n_samples[:index]), sum(header.n_samples[: index + 1])) for index in texts
+        )
+    ]
     onsets = []
-    for record in records[:, start:stop]:
+    for record in contents[0]:
         onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())
         if onset is None:
             raise BergerError(f"{path}: a data record lacks its time; export the file again.")
         onsets.append(float(onset[0]))
-    gaps = np.abs(np.diff(onsets) - header.record_seconds) > 1e-3
-    if gaps.any():
-        late = int(np.argmax(gaps)) + 1
+    clock = np.array(onsets) - onsets[0]
+    jumps = np.diff(clock) - header.record_seconds
+    if jumps.min(initial=0.0) < -1e-3:
+        late = int(np.argmin(jumps)) + 1
         raise BergerError(
-            f"{path}: interrupted (EDF+D): after data record {late} the clock jumps from "
-            f"{onsets[late - 1]:g} to {onsets[late]:g} s; export it in continuous pieces."
+            f"{path}: after data record {late} the clock jumps back from {onsets[late - 1]:g} to "
+            f"{onsets[late]:g} s; export it in continuous pieces."
         )
+    first = np.concatenate([[0], np.flatnonzero(jumps > 1e-3) + 1])  # record of each piece
+    last = np.append(first[1:], header.n_records) - 1
+    pieces = np.stack([clock[first], clock[last] + header.record_seconds], axis=1)
+    annotations = [
+        Annotation(float(onset) - onsets[0], float(duration or 0), _decoded(text))
+        for content in contents
+        for record in content
+        for onset, duration, several in _ANNOTATION.findall(record.tobytes())
+        for text in several.split(b"\x14")
+        if text
+    ]
+    return (
+        gaps_between(pieces, first.astype(np.int64) * n_samples),
+        recorded_annotations(annotations, pieces),
+    )
+
+
+def _decoded(text: bytes) -> str:
+    """Decode an annotation: UTF-8 by the standard, Latin-1 by many devices."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 from berger.errors import BergerError
-from berger.recordings.edf import read_edf
-from berger.recordings.recording import Content, Recording
-
-_READERS: dict[str, Callable[[Path, Sequence[str] | None], Content]] = {".edf": read_edf}
+from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
+from berger.recordings.layout import LayoutConfig
+from berger.recordings.recording import Recording, Unit
 
 
 def find_recordings(
-    paths: Sequence[str | Path], root: Path | None = None
+    paths: Sequence[str | Path], root: Path | None = None, *, layout: LayoutConfig | None = None
 ) -> list[tuple[str, Path]]:
     """List the recordings in files and folders.
 
@@ -25,6 +25,8 @@ def find_recordings(
         Files, and folders that are searched to any depth. Hidden files are passed over.
     root : Path, optional
         A folder above all files that are given directly; their ids count from it.
+    layout : LayoutConfig, optional
+        With it, files of its suffix are recordings too.
 
     Returns
     -------
@@ -38,24 +40,18 @@ def find_recordings(
         For a path that does not exist, a file of no known format, a folder without recordings,
         and two files of the same id.
     """
-    known = ", ".join(sorted(_READERS))
+    known = ", ".join([*FORMATS, *([layout.suffix] if layout else [])])
     found: dict[str, Path] = {}
     for given in paths:
         # Not `resolve`: the links inside annexed data sets point to names without meaning.
         path = Path(os.path.normpath(Path(given).absolute()))
         if path.is_dir():
-            files = [
-                file
-                for file in path.rglob("*")
-                # Not `is_file`: a link to data that were never fetched is a failure to report.
-                if file.suffix.lower() in _READERS and not file.is_dir()
-                if not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
+            files = [path] if format_of(path) else list(_search(path, layout))
             if not files:
                 raise BergerError(f"{path}: holds no recording ({known}); give another folder.")
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
-            _reader_of(path)
+            _reader_of(path, layout)
             ids = {path.relative_to(root.absolute()).as_posix() if root else path.name: path}
         for recording_id, file in ids.items():
             if found.setdefault(recording_id, file) != file:
@@ -67,14 +63,19 @@ def find_recordings(
 
 
 def read_recording(
-    path: str | Path, *, subject_pattern: str | None = None, ch_names: Sequence[str] | None = None
+    path: str | Path,
+    *,
+    subject_pattern: str | None = None,
+    ch_names: Sequence[str] | None = None,
+    layout: LayoutConfig | None = None,
+    unit: Unit | None = None,
 ) -> Recording:
     """Read the EEG of one file.
 
     Parameters
     ----------
     path : str or Path
-        An EDF or EDF+ file.
+        A file of a known format; the folder, for .mff.
     subject_pattern : str, optional
         Regular expression with a named group ``subject`` and optionally ``session``, searched
         in the file's absolute path (with forward slashes). By default BIDS names, TUH names
@@ -83,6 +84,11 @@ def read_recording(
     ch_names : sequence of str, optional
         The channels to take as EEG, named as in the file or canonically, whatever they seem to
         hold. By default the channels that are named as electrodes of the 10–5 system.
+    layout : LayoutConfig, optional
+        What is where in a file of its suffix (.csv, .mat, .npz), which does not say so itself.
+    unit : {"V", "mV", "µV", "uV", "nV"}, optional
+        What the numbers in the file really are, where it declares another unit or none. Files
+        with a layout have theirs there.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def read_recording(
         `subject_pattern`.
     """
     path = Path(path)
-    content = _reader_of(path)(path, ch_names)
+    content = _reader_of(path, layout)(path, ch_names, unit)
     channels = content.channels
     subject, source, session = identify(path, content.patient_code, subject_pattern)
     return Recording(
@@ -111,7 +117,25 @@ def read_recording(
         original_ch_names=tuple(content.labels[index] for index in channels.taken),
         kept_out=channels.kept_out,
         annotations=content.annotations,
+        gaps=content.gaps,
+        kinds=channels.kinds,
     )
+
+
+def _search(folder: Path, layout: LayoutConfig | None) -> Iterator[Path]:
+    """Yield the recordings in a folder, at any depth."""
+    for inside, folders, files in os.walk(folder):
+        place = Path(inside)
+        shown = [name for name in folders if not name.startswith(".")]
+        # A folder may be a recording (.mff); what lies in it is not searched.
+        recordings = [name for name in shown if format_of(place / name)]
+        folders[:] = [name for name in shown if name not in recordings]
+        # Not `is_file`: a link to data that were never fetched is a failure to report.
+        recordings += [name for name in files if not name.startswith(".")]
+        for name in recordings:
+            file = place / name
+            if format_of(file, layout) and not is_companion(file):
+                yield file
 
 
 # Default patterns, searched in the file's name. Alone "s" and "p" count only where the name
@@ -179,12 +203,18 @@ def compile_subject_pattern(pattern: str) -> re.Pattern[str]:
     return compiled
 
 
-def _reader_of(path: Path) -> Callable[[Path, Sequence[str] | None], Content]:
+def _reader_of(path: Path, layout: LayoutConfig | None) -> Reader:
     """Return the function that reads files of this suffix."""
     if not path.exists():
         link = "a link to data that are not here; fetch them" if path.is_symlink() else None
         raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
-    if path.suffix.lower() not in _READERS:
-        known = ", ".join(_READERS)
+    suffix = format_of(path, layout)
+    if suffix is None:
+        if path.suffix.lower() in get_args(LayoutConfig.model_fields["suffix"].annotation):
+            raise BergerError(
+                f"{path}: a {path.suffix} file does not say what is where in it; declare it as "
+                f"`layout` (suffix: {path.suffix.lower()}) in the configuration."
+            )
+        known = ", ".join(FORMATS)
         raise BergerError(f"{path}: no known format; known are {known}, by the file's suffix.")
-    return _READERS[path.suffix.lower()]
+    return reader_of(suffix, layout)

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from berger.channels import canonical_name, canonical_names, kind_of
 from berger.errors import BergerError
+
+Unit = Literal["V", "mV", "µV", "uV", "nV"]
+MICROVOLTS: Mapping[str, float] = MappingProxyType(
+    {"V": 1e6, "mV": 1e3, "µV": 1.0, "uV": 1.0, "nV": 1e-3}
+)
+"""µV per unit."""
 
 
 class RejectedError(BergerError):
@@ -32,6 +40,14 @@ class KeptOut:
 
     name: str
     reason: str
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Time that was not recorded: `seconds` (None if unknown) right before sample `start`."""
+
+    start: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +77,13 @@ class Recording:
     kept_out : tuple of KeptOut
         The file's other channels.
     annotations : tuple of Annotation
-        In order of onset.
+        In order of onset. Seconds count what was recorded; time missing in `gaps` does not count.
+    gaps : tuple of Gap
+        Where the recording was interrupted, or one trial ends and the next begins.
+    kinds : tuple of str
+        What each channel is, in the order of `ch_names`: "scalp" (an electrode of the 10–5
+        system), what the file declares ("depth electrode", "EMG", ...) or the name says ("EOG",
+        "bipolar", ...), else "name as given". Empty where nobody has said.
     """
 
     signal: npt.NDArray[np.float64]
@@ -74,6 +96,8 @@ class Recording:
     original_ch_names: tuple[str, ...]
     kept_out: tuple[KeptOut, ...] = ()
     annotations: tuple[Annotation, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -87,6 +111,7 @@ class Channels:
 
     taken: dict[int, str]  # index in the file → canonical name, or the label
     kept_out: tuple[KeptOut, ...]
+    kinds: tuple[str, ...]  # of those taken, as in `Recording`
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +124,52 @@ class Content:
     sfreq: float
     annotations: tuple[Annotation, ...]
     patient_code: str | None
+    gaps: tuple[Gap, ...] = ()
+
+
+def gaps_between(clock: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]) -> tuple[Gap, ...]:
+    """Return the gaps between pieces.
+
+    Parameters
+    ----------
+    clock : ndarray, shape (n_pieces, 2)
+        When each piece began and ended, in seconds.
+    starts : ndarray, shape (n_pieces,)
+        First sample of each piece.
+    """
+    missing = clock[1:, 0] - clock[:-1, 1]
+    return tuple(
+        Gap(int(start), float(seconds)) for start, seconds in zip(starts[1:], missing, strict=True)
+    )
+
+
+def recorded_annotations(
+    annotations: Iterable[Annotation], clock: npt.NDArray[np.float64]
+) -> tuple[Annotation, ...]:
+    """Turn annotations by the clock into annotations by seconds recorded.
+
+    What lies in a gap is put at it; a duration loses the time that was not recorded.
+
+    Parameters
+    ----------
+    annotations : iterable of Annotation
+        With onsets by the clock.
+    clock : ndarray, shape (n_pieces, 2)
+        When each piece began and ended, in seconds by the clock.
+    """
+    begins, ends = clock.T
+    recorded = np.concatenate([[0.0], np.cumsum(ends - begins)])
+
+    def seconds_at(time: float) -> float:
+        piece = max(int(np.searchsorted(begins, time + 1e-9, side="right")) - 1, 0)
+        return float(recorded[piece] + min(time - begins[piece], ends[piece] - begins[piece]))
+
+    moved = []
+    for mark in annotations:
+        onset = seconds_at(mark.onset)
+        end = seconds_at(mark.onset + mark.duration)
+        moved.append(Annotation(onset, end - onset, mark.description))
+    return tuple(sorted(moved, key=lambda mark: mark.onset))
 
 
 _REASONS = {
@@ -113,6 +184,7 @@ def choose_channels(
     labels: Sequence[str],
     unusable: Mapping[int, str],
     wanted: Sequence[str] | None,
+    declared: Mapping[int, str] = MappingProxyType({}),
 ) -> Channels:
     """Choose a file's EEG channels.
 
@@ -126,6 +198,9 @@ def choose_channels(
         Index of a channel that cannot be EEG whatever its name → why.
     wanted : sequence of str or None
         The channels to take, by label or canonical name; None for those named as electrodes.
+    declared : mapping of int to str
+        Index of a channel that the file itself calls something else than EEG → what. Such a
+        channel is taken only where it is wanted.
 
     Raises
     ------
@@ -136,6 +211,8 @@ def choose_channels(
     """
     names = canonical_names(labels)
     reasons = dict(unusable)
+    if wanted is None:
+        reasons = {**declared, **unusable}
     missing = []
     if wanted is None:
         for index, label in enumerate(labels):
@@ -179,7 +256,18 @@ def choose_channels(
                 f"({' and '.join(repr(labels[i]) for i in same)}); name the channels to take in "
                 "`ch_names`, or give each a name of its own in the file's header."
             )
-    return Channels(taken, kept_out)
+    kinds = tuple(
+        declared.get(index) or ("scalp" if names[index] else _kind_as_named(labels[index]))
+        for index in taken
+    )
+    return Channels(taken, kept_out, kinds)
+
+
+def _kind_as_named(label: str) -> str:
+    """Return what a channel that is no electrode of the 10–5 system holds, by its name."""
+    kind = kind_of(label)
+    # A lettered cap's "C3" is a place on the cap, though alone it would be an electrode.
+    return "name as given" if kind in ("unknown", "EEG") else kind
 
 
 def _by_reason(channels: Iterable[KeptOut]) -> str:

@@ -178,6 +178,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
             "cut_start": 0.0,
             "cut_end": 0.0,
             "min_duration": 0.0,
+            "unit": None,
         }
     )
 

@@ -1,0 +1,109 @@
+"""Which files are recordings, by their suffix, and who reads them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from berger.recordings.edf import read_edf
+from berger.recordings.layout import LayoutConfig, read_layout
+from berger.recordings.recording import Content, Unit
+from berger.recordings.through_mne import brainvision_header, read_through_mne
+
+# Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
+Reader = Callable[[Path, Sequence[str] | None, Unit | None], Content]
+
+FORMATS: Mapping[str, Reader] = MappingProxyType(
+    {
+        ".edf": read_edf,  # EDF, EDF+C, EDF+D
+        ".bdf": read_edf,  # BioSemi, BDF+
+        ".gdf": read_through_mne,
+        ".vhdr": read_through_mne,  # BrainVision
+        ".set": read_through_mne,  # EEGLAB
+        ".fif": read_through_mne,
+        ".fif.gz": read_through_mne,
+        ".cnt": read_through_mne,  # Neuroscan, or ANT Neuro
+        ".eeg": read_through_mne,  # Nihon Kohden
+        ".lay": read_through_mne,  # Persyst
+        ".mff": read_through_mne,  # EGI, a folder
+        ".raw": read_through_mne,  # EGI simple binary
+    }
+)
+"""Suffix → reader."""
+
+_FOLDERS = frozenset([".mff"])
+
+
+def format_of(path: Path, layout: LayoutConfig | None = None) -> str | None:
+    """Return the suffix of `FORMATS` that a file's (or, for .mff, a folder's) name ends with.
+
+    Files of the suffix that a layout is declared for are recordings as well.
+    """
+    name = path.name.lower()
+    known = [*FORMATS, *([layout.suffix] if layout else [])]
+    suffix = next((suffix for suffix in known if name.endswith(suffix) and name != suffix), None)
+    if suffix is None or (path.is_dir() and suffix not in _FOLDERS):
+        return None
+    return suffix
+
+
+def reader_of(suffix: str, layout: LayoutConfig | None) -> Reader:
+    """Return the reader of a suffix that `format_of` returned."""
+    if layout is not None and suffix == layout.suffix:
+        return partial(read_layout, layout=layout)
+    return FORMATS[suffix]
+
+
+def is_companion(path: Path) -> bool:
+    """Return whether a file belongs to another one, which is the recording.
+
+    So does the .eeg that a .vhdr beside it names as its data, and the later parts of a FIF file
+    that was split by size ("x_raw-1.fif", or "split-02" in BIDS).
+    """
+    suffix = format_of(path)
+    if suffix == ".eeg":
+        own = path.with_suffix(".vhdr").exists()
+        return own or path.name in _brainvision_data(path.parent)
+    if suffix in (".fif", ".fif.gz"):
+        stem = path.name[: -len(suffix)]
+        if later := re.fullmatch(r"(.+)-\d+", stem):
+            return path.with_name(later[1] + path.name[-len(suffix) :]).exists()
+        if (part := re.search(r"(?<=_split-)\d+(?=_|$)", stem)) and int(part[0]) > 1:
+            first = f"{stem[: part.start()]}{1:0{len(part[0])}d}{stem[part.end() :]}"
+            return path.with_name(first + path.name[-len(suffix) :]).exists()
+    return False
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a recording: of its file and those that belong to it, or of its folder.
+
+    Raises
+    ------
+    OSError
+        If the file is not there.
+    """
+    if path.is_dir():
+        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    suffix = format_of(path) or ""
+    named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
+    if suffix == ".vhdr" and path.is_file():
+        header = brainvision_header(path)
+        names = [header.get(key, "") for key in ("datafile", "markerfile")]
+        named = [path.with_name(name) for name in names if name]
+    return path.stat().st_size + sum(file.stat().st_size for file in named if file.is_file())
+
+
+_COMPANIONS = {
+    ".set": (".fdt",),
+    ".lay": (".dat",),
+    ".eeg": (".pnt", ".21e", ".log"),
+}
+
+
+def _brainvision_data(folder: Path) -> set[str]:
+    """Return the names that the .vhdr files in a folder give as their data."""
+    headers = [file for file in folder.glob("*") if file.suffix.lower() == ".vhdr"]
+    return {brainvision_header(file).get("datafile", "") for file in headers if file.is_file()}

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import importlib.util
+import struct
+
+import edfio
+import mne
+import numpy as np
+import pytest
+import scipy.io
+
+from berger.errors import BergerError
+from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
+
+SFREQ = 100
+T = np.arange(1000) / SFREQ
+WAVES = np.array([50 * np.sin(2 * np.pi * 3 * T), 20 * np.cos(2 * np.pi * 5 * T), 900 * T])  # µV
+
+
+def raw_array(names=("Fp1", "T3", "ECG1"), types=("eeg", "eeg", "ecg")):
+    info = mne.create_info(list(names), SFREQ, list(types))
+    return mne.io.RawArray(WAVES[: len(names)] * 1e-6, info, verbose="ERROR")
+
+
+def check_waves(recording, atol=1e-3):
+    """The signal is that of Fp1 and T7 in µV, whatever the format."""
+    assert recording.ch_names == ("Fp1", "T7")
+    assert recording.sfreq == SFREQ
+    assert recording.signal.dtype == np.float64
+    np.testing.assert_allclose(recording.signal, WAVES[:2], atol=atol)
+
+
+# --- FIF ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".fif", ".fif.gz"])
+def test_fif(tmp_path, suffix):
+    raw = raw_array()
+    raw.info["subject_info"] = {"his_id": "K17", "last_name": "Berger"}
+    raw.set_annotations(mne.Annotations([2.5, 7.0], [1.5, 0.0], ["left", "right"]))
+    path = tmp_path / f"rest_raw{suffix}"
+    raw.save(path, verbose="ERROR")
+    recording = read_recording(path)
+    check_waves(recording)
+    assert recording.original_ch_names == ("Fp1", "T3")
+    assert recording.kept_out == (KeptOut("ECG1", "ECG"),)
+    assert recording.annotations == (Annotation(2.5, 1.5, "left"), Annotation(7.0, 0.0, "right"))
+    assert (recording.subject, recording.subject_source) == ("K17", "header")
+    assert "Berger" not in repr(recording)
+
+
+def test_volts_that_are_microvolts_and_channels_in_depth(tmp_path):
+    raw = raw_array(("Fp1", "T3"), ("eeg", "seeg"))
+    raw.apply_function(lambda signal: signal * 1e6, picks="all").save(
+        tmp_path / "x_raw.fif", verbose="ERROR"
+    )
+    recording = read_recording(tmp_path / "x_raw.fif", ch_names=["Fp1", "T7"], unit="µV")
+    check_waves(recording, atol=0.01)
+    assert recording.kinds == ("scalp", "depth electrode")
+
+
+@pytest.mark.parametrize("dated", [False, True])
+def test_onsets_count_from_the_first_sample_of_a_cropped_file(tmp_path, dated):
+    raw = raw_array()
+    if dated:
+        raw.set_meas_date(1_000_000)
+    raw.set_annotations(mne.Annotations([2.5, 7.0], [1.5, 0.0], ["left", "right"]))
+    raw.crop(tmin=2.0).save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.signal[1, 0] == pytest.approx(WAVES[1, 200])
+    assert [mark.onset for mark in recording.annotations] == pytest.approx([0.5, 5.0], abs=1e-6)
+
+
+def test_what_the_file_declares_comes_before_the_name_unless_the_channel_is_wanted(tmp_path):
+    raw = raw_array(names=("Fp1", "T3", "Cz"), types=("eog", "eeg", "emg"))
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.ch_names == ("T7",)
+    assert recording.kept_out == (KeptOut("Fp1", "EOG"), KeptOut("Cz", "EMG"))
+    wanted = read_recording(tmp_path / "x_raw.fif", ch_names=["Fp1", "T7"])
+    check_waves(wanted)
+
+
+def test_bad_and_trigger_channels_and_other_units_are_never_taken(tmp_path):
+    names, types = ("Fp1", "T3", "STI", "Cz"), ("eeg", "eeg", "stim", "temperature")
+    info = mne.create_info(list(names), SFREQ, list(types))
+    raw = mne.io.RawArray(np.zeros((4, 500)), info, verbose="ERROR")
+    raw.info["bads"] = ["T3"]
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.ch_names == ("Fp1",)
+    assert recording.kept_out == (
+        KeptOut("T3", "marked as bad in the file"),
+        KeptOut("STI", "trigger"),
+        KeptOut("Cz", "is no voltage"),
+    )
+    with pytest.raises(RejectedError, match=r"lacks T7; .* T3 \(marked as bad in the file\)"):
+        read_recording(tmp_path / "x_raw.fif", ch_names=["T7"])
+
+
+def test_what_was_skipped_is_a_gap(tmp_path):
+    raw = raw_array(("Fp1", "T3"), ("eeg", "eeg"))
+    names = ["BAD_ACQ_SKIP", "across", "after"]
+    raw.set_annotations(mne.Annotations([3.0, 2.0, 6.0], [2.0, 4.0, 0.0], names))
+    # zeros stand where nothing was recorded, as when MNE reads a file with skips
+    raw._data[:, 300:500] = 0
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.gaps == (Gap(300, 2.0),)
+    np.testing.assert_allclose(
+        recording.signal, np.hstack([WAVES[:2, :300], WAVES[:2, 500:]]), atol=1e-3
+    )
+    assert recording.annotations == (Annotation(2.0, 2.0, "across"), Annotation(4.0, 0.0, "after"))
+
+
+def test_where_recordings_were_joined_is_a_gap(tmp_path):
+    raw = mne.concatenate_raws([raw_array(), raw_array()], verbose="ERROR")
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    assert read_recording(tmp_path / "x_raw.fif").gaps == (Gap(1000, None),)
+
+
+def test_what_is_no_raw_recording_is_refused(tmp_path):
+    (tmp_path / "x_raw.fif").write_bytes(b"nonsense" * 100)
+    with pytest.raises(BergerError, match=r"x_raw\.fif: MNE cannot read it \("):
+        read_recording(tmp_path / "x_raw.fif")
+
+
+# --- BDF ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bdf(tmp_path):
+    signals = [
+        edfio.BdfSignal(
+            wave, SFREQ, label=label, physical_dimension="uV", physical_range=(-9100, 9100)
+        )
+        for label, wave in zip(("Fp1", "T3", "Status"), WAVES, strict=True)
+    ]
+    marks = [edfio.EdfAnnotation(2.5, 1.5, "left")]
+    path = tmp_path / "rest.bdf"
+    edfio.Bdf(signals, annotations=marks, patient=edfio.Patient(code="K17")).write(path)
+    return path
+
+
+def test_bdf(bdf):
+    recording = read_recording(bdf)
+    check_waves(recording)
+    assert recording.kept_out == (
+        KeptOut("Status", "trigger"),
+        KeptOut("BDF Annotations", "annotations"),
+    )
+    assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+    assert recording.subject == "K17"
+
+
+def test_a_truncated_or_misnamed_bdf_is_refused(bdf):
+    bdf.rename(bdf.with_suffix(".edf"))
+    with pytest.raises(BergerError, match=r"is a BDF file; give it the suffix \.bdf"):
+        read_recording(bdf.with_suffix(".edf"))
+    bdf.write_bytes(bdf.with_suffix(".edf").read_bytes()[:-2500])
+    with pytest.raises(BergerError, match="cut short: it holds 7 of the 10 data records"):
+        read_recording(bdf)
+
+
+# --- BrainVision -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def vhdr(tmp_path):
+    (tmp_path / "rest.vhdr").write_text(
+        "Brain Vision Data Exchange Header File Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
+        "DataFile=rest.eeg\nMarkerFile=rest.vmrk\nDataFormat=BINARY\nDataOrientation=MULTIPLEXED\n"
+        "NumberOfChannels=3\nDataPoints=1000\nSamplingInterval=10000\n\n"
+        "[Binary Infos]\nBinaryFormat=INT_16\n\n"
+        "[Channel Infos]\nCh1=Fp1,,0.01,µV\nCh2=T3,,0.00001,mV\nCh3=Temp,,1,C\n",
+        encoding="utf-8",
+    )
+    (tmp_path / "rest.vmrk").write_text(
+        "Brain Vision Data Exchange Marker File, Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
+        "DataFile=rest.eeg\n\n[Marker Infos]\nMk1=New Segment,,1,1,0\nMk2=Stimulus,S  1,251,1,0\n"
+        "Mk3=New Segment,,601,1,0\n",
+        encoding="utf-8",
+    )
+    counts = np.rint(WAVES / 0.01).clip(-32768, 32767).astype("<i2")
+    (tmp_path / "rest.eeg").write_bytes(counts.T.tobytes())
+    return tmp_path / "rest.vhdr"
+
+
+def test_brainvision(vhdr):
+    recording = read_recording(vhdr)
+    check_waves(recording, atol=0.01)
+    assert recording.kept_out == (KeptOut("Temp", "unit 'C' is no voltage"),)
+    assert Annotation(2.5, 0.01, "Stimulus/S  1") in recording.annotations
+    assert recording.gaps == (Gap(600, None),)
+    # the numbers are 50 and 0.05 (mV); as millivolts both, one is a thousand times larger
+    in_mv = read_recording(vhdr, unit="mV").signal
+    np.testing.assert_allclose(in_mv, [1e3 * WAVES[0], WAVES[1]], atol=10)
+
+
+@pytest.mark.parametrize("n_bytes", [6000 - 7, 6000 - 600])
+def test_a_truncated_brainvision_data_file_is_refused(vhdr, n_bytes):
+    data = vhdr.with_suffix(".eeg")
+    data.write_bytes(data.read_bytes()[:n_bytes])
+    with pytest.raises(BergerError, match=rf"rest\.eeg has {n_bytes} bytes, not 1000 samples of 3"):
+        read_recording(vhdr)
+
+
+def test_a_missing_companion_is_named(vhdr):
+    vhdr.with_suffix(".eeg").unlink()
+    with pytest.raises(BergerError, match=r"a file that belongs to it is missing .*rest\.eeg"):
+        read_recording(vhdr)
+
+
+# --- EEGLAB ------------------------------------------------------------------------------
+
+
+def write_eeglab(path, **changes):
+    fields = ["labels", "theta", "radius", "X", "Y", "Z", "type"]
+    chanlocs = np.zeros(3, dtype=[(field, object) for field in fields])
+    for place, label in zip(chanlocs, ("Fp1", "T3", "HEOG"), strict=True):
+        place["labels"], place["type"] = label, ""
+        for field in fields[1:6]:
+            place[field] = np.array([])
+    events = np.zeros(1, dtype=[("type", object), ("latency", object), ("duration", object)])
+    events[0] = ("left", 251.0, 150.0)
+    data = WAVES.astype(np.float32)
+    if changes.pop("apart", False):
+        data.T.tofile(path.with_suffix(".fdt"))
+        data = path.with_suffix(".fdt").name
+    content = {
+        "setname": "", "nbchan": 3, "pnts": 1000, "trials": 1, "srate": SFREQ, "xmin": 0.0,
+        "xmax": 9.99, "data": data, "chanlocs": chanlocs, "event": events, "icawinv": [],
+        "icaweights": [], "icasphere": [], "epoch": [], "ref": "common", "filename": path.name,
+    }  # fmt: skip
+    scipy.io.savemat(path, {"EEG": content | changes}, appendmat=False)
+    return path
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_eeglab(tmp_path, apart):
+    recording = read_recording(write_eeglab(tmp_path / "rest.set", apart=apart))
+    check_waves(recording)
+    assert recording.kept_out == (KeptOut("HEOG", "EOG"),)
+    assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+
+
+def test_an_eeglab_boundary_is_a_gap(tmp_path):
+    events = np.zeros(1, dtype=[("type", object), ("latency", object), ("duration", object)])
+    events[0] = ("boundary", 250.5, 40.0)
+    path = write_eeglab(tmp_path / "rest.set", event=events)
+    assert read_recording(path).gaps == (Gap(250, None),)
+
+
+def test_a_truncated_eeglab_data_file_is_refused(tmp_path):
+    path = write_eeglab(tmp_path / "rest.set", apart=True)
+    data = path.with_suffix(".fdt")
+    data.write_bytes(data.read_bytes()[:-400])
+    with pytest.raises(BergerError, match=r"rest\.fdt has 11600 bytes instead of 12000"):
+        read_recording(path)
+
+
+# --- GDF ---------------------------------------------------------------------------------
+
+
+def write_gdf(path, labels, codes, rates=(SFREQ, SFREQ, SFREQ)):
+    """Write a GDF 2.20 file of one record a second of int32 in steps of 0.01 units."""
+    n = len(labels)
+    fixed = bytearray(256)
+    fixed[:8] = b"GDF 2.20"
+    fixed[8:11] = b"X X"
+    struct.pack_into("<H", fixed, 184, n + 1)
+    struct.pack_into("<qIIH", fixed, 236, 10, 1, 1, n)
+    rows = b"".join(label.encode().ljust(16) for label in labels) + bytes(86 * n)
+    rows += struct.pack(f"<{n}H", *codes)
+    for limits in (-1000.0, 1000.0, -100000.0, 100000.0):
+        rows += struct.pack(f"<{n}d", *[limits] * n)
+    rows += bytes(68 * n + 12 * n)
+    rows += struct.pack(f"<{n}i", *rates) + struct.pack(f"<{n}i", *[5] * n) + bytes(32 * n)
+    counts = np.rint(WAVES[:n] / 0.01).astype("<i4")
+    records = [
+        counts[channel, second * SFREQ :][: rates[channel]].tobytes()
+        for second in range(10)
+        for channel in range(n)
+    ]
+    events = struct.pack("<B3B", 1, 1, 0, 0) + struct.pack("<fIH", SFREQ, 251, 769)
+    path.write_bytes(bytes(fixed) + rows + b"".join(records) + events)
+    return path
+
+
+def test_gdf(tmp_path):
+    path = write_gdf(tmp_path / "rest.gdf", ("Fp1", "T3", "Cz"), (4275, 4275, 512))
+    recording = read_recording(path)
+    check_waves(recording, atol=0.01)
+    assert recording.kept_out == (KeptOut("Cz", "no unit in the file"),)
+    assert [(mark.onset, mark.description) for mark in recording.annotations] == [(2.5, "769")]
+    np.testing.assert_allclose(read_recording(path, unit="mV").signal, 1e3 * WAVES[:2], atol=10)
+
+
+def test_gdf_at_two_rates_is_refused_unless_the_fastest_are_chosen(tmp_path):
+    path = write_gdf(
+        tmp_path / "rest.gdf", ("Fp1", "T3", "Cz"), (4275,) * 3, rates=(SFREQ, SFREQ, SFREQ // 2)
+    )
+    with pytest.raises(BergerError, match=r"differ in sampling rate \(Cz slower"):
+        read_recording(path)
+    check_waves(read_recording(path, ch_names=["Fp1", "T3"]), atol=0.01)
+
+
+# --- EGI, Persyst, .cnt ------------------------------------------------------------------
+
+
+def test_egi_simple_binary(tmp_path):
+    header = struct.pack(">i6hi5h", 4, 2020, 1, 2, 3, 4, 5, 0, SFREQ, 2, 0, 0, 0)
+    header += struct.pack(">ih", 1000, 1) + b"left"
+    rows = np.vstack([WAVES[:2], np.arange(1000) == 250])
+    (tmp_path / "rest.raw").write_bytes(header + rows.T.astype(">f4").tobytes())
+    # A net's numbers are no names of the 10–5 system.
+    with pytest.raises(BergerError, match="has no EEG channel, only E1, E2"):
+        read_recording(tmp_path / "rest.raw")
+    recording = read_recording(tmp_path / "rest.raw", ch_names=["E1", "E2"])
+    np.testing.assert_allclose(recording.signal, WAVES[:2], atol=1e-3)
+
+
+def test_persyst(tmp_path):
+    (tmp_path / "rest.lay").write_text(
+        "[FileInfo]\nFile=rest.dat\nFileType=Interleaved\nSamplingRate=100\nHeaderLength=0\n"
+        "Calibration=0.01\nWaveformCount=2\nDataType=0\n[ChannelMap]\nFp1-Ref=1\nT3-Ref=2\n"
+        "[Patient]\nID=K17\nFirst=Hans\nBirthDate=01-02-90\nSex=m\nHand=r\nTestDate=01/02/2020\nTestTime=00:00:00\n[Comments]\n2.5,1.5,0,100,left\n"
+    )
+    counts = np.rint(WAVES[:2] / 0.01).astype("<i2")
+    (tmp_path / "rest.dat").write_bytes(counts.T.tobytes())
+    recording = read_recording(tmp_path / "rest.lay")
+    check_waves(recording, atol=0.01)
+    assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+    assert (recording.subject, recording.subject_source) == ("K17", "header")
+
+
+def test_cnt_is_told_apart_by_its_beginning(tmp_path):
+    path = tmp_path / "x.cnt"
+    path.write_bytes(bytes(1000))
+    with pytest.raises(BergerError, match="neither a Neuroscan nor an ANT Neuro file"):
+        read_recording(path)
+    path.write_bytes(b"Version 3.0\0" + bytes(1000))
+    with pytest.raises(BergerError, match="MNE cannot read it"):
+        read_recording(path)
+    path.write_bytes(b"RIFF" + bytes(1000))
+    antio = importlib.util.find_spec("antio")
+    with pytest.raises(BergerError, match="MNE cannot read it" if antio else "the package antio"):
+        read_recording(path)
+
+
+# --- Real files --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "n_chans", "sfreq", "n_times", "n_annotations"),
+    [
+        ("biosemi.bdf", 64, 2048, 2048, 0),
+        ("eeglab_data.set", 30, 128, 30504, 154),
+        ("eeglab_test.edf", 16, 256, None, None),
+        ("resting_raw.fif", 2, 200, 72000, 0),
+        ("test.vhdr", 26, 1000, 7900, 13),
+    ],
+)
+def test_real_files_that_are_read(real_data, file, n_chans, sfreq, n_times, n_annotations):
+    recording = read_recording(real_data / "formats" / file)
+    assert recording.signal.shape[0] == n_chans
+    assert recording.sfreq == sfreq
+    assert n_times in (None, recording.signal.shape[1])
+    assert n_annotations in (None, len(recording.annotations))
+    assert 1 < np.median(recording.signal.std(axis=1)) < 200  # µV
+    assert recording.subject_source == "file name"
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("biosemi.edf", "has no EEG channel, only A1, A2"),
+        ("eeglab_test.bdf", "has no EEG channel, only A1, A2"),
+        ("duplicate_channel_labels.edf", "F1 more than once"),
+        ("test.eeg", r"no Nihon Kohden file; .* give its \.vhdr"),
+        ("test.vmrk", "no known format"),
+        ("eeglab_data.fdt", "no known format"),
+    ],
+)
+def test_real_files_that_are_refused(real_data, file, message):
+    with pytest.raises(BergerError, match=message):
+        read_recording(real_data / "formats" / file)
