@@ -320,18 +320,30 @@ def test_egi_simple_binary(tmp_path):
     np.testing.assert_allclose(recording.signal, WAVES[:2], atol=1e-3)
 
 
-def test_persyst(tmp_path):
+def write_persyst(tmp_path, sample_times=""):
     (tmp_path / "rest.lay").write_text(
         "[FileInfo]\nFile=rest.dat\nFileType=Interleaved\nSamplingRate=100\nHeaderLength=0\n"
         "Calibration=0.01\nWaveformCount=2\nDataType=0\n[ChannelMap]\nFp1-Ref=1\nT3-Ref=2\n"
         "[Patient]\nID=K17\nFirst=Hans\nBirthDate=01-02-90\nSex=m\nHand=r\nTestDate=01/02/2020\nTestTime=00:00:00\n[Comments]\n2.5,1.5,0,100,left\n"
+        + sample_times
     )
     counts = np.rint(WAVES[:2] / 0.01).astype("<i2")
     (tmp_path / "rest.dat").write_bytes(counts.T.tobytes())
+
+
+@pytest.mark.parametrize("sample_times", ["", "[SampleTimes]\n0=86398.0\n100=86399.0\n300=1.0\n"])
+def test_persyst(tmp_path, sample_times):
+    write_persyst(tmp_path, sample_times)
     recording = read_recording(tmp_path / "rest.lay")
     check_waves(recording, atol=0.01)
     assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
     assert (recording.subject, recording.subject_source) == ("K17", "header")
+
+
+def test_an_interrupted_persyst_recording_is_refused(tmp_path):
+    write_persyst(tmp_path, "[SampleTimes]\n0=100.0\n200=102.0\n300=163.0\n")
+    with pytest.raises(BergerError, match="its clock jumps 1 times"):
+        read_recording(tmp_path / "rest.lay")
 
 
 def test_cnt_is_told_apart_by_its_beginning(tmp_path):

@@ -97,6 +97,8 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
         ) from error
     sfreq = float(raw.info["sfreq"])
+    if path.suffix.lower() == ".lay":
+        _check_uninterrupted(path, sfreq)
     factors = [[_factor(path, raw, index, unit)] for index in channels.taken]
     signal, gaps, annotations = _without_skips(signal * np.array(factors), sfreq, _annotations(raw))
     return Content(
@@ -108,6 +110,22 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         patient_code=_patient_code(raw),
         gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
+
+
+def _check_uninterrupted(path: Path, sfreq: float) -> None:
+    """Refuse a Persyst recording whose clock jumps, which MNE does not say."""
+    text = path.read_text(encoding="latin-1")
+    section = re.search(r"^\[SampleTimes\]([^\[]*)", text, re.MULTILINE | re.IGNORECASE)
+    marks = re.findall(r"^(\d+)\s*=\s*([\d.]+)", section[1], re.MULTILINE) if section else []
+    sample, clock = np.array(marks, dtype=np.float64).reshape(-1, 2).T
+    # the clock starts anew at midnight; half a second is more than clocks drift between marks
+    missing = (np.diff(clock) - np.diff(sample) / sfreq + 43_200) % 86_400 - 43_200
+    jumps = int((np.abs(missing) > 0.5).sum())
+    if jumps:
+        raise BergerError(
+            f"{path}: its clock jumps {jumps} times ([SampleTimes]), and windows must not span "
+            "an interruption; export it as EDF+D, whose interruptions are read."
+        )
 
 
 def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> float:
