@@ -270,3 +270,12 @@ def test_eegmat_as_it_lies_on_disk(real_data: Path, tmp_path: Path) -> None:
     assert counts["Subject00", "rest"] == 36  # 182 s
     assert counts["Subject00", "arithmetic"] == 12  # 62 s
     assert set(table[table["recording"].str.contains("_1.edf")]["label"]) == {"rest"}
+
+
+def test_overlapping_labels_are_refused(tmp_path: Path) -> None:
+    marks = [Annotation(2.0, 6.0, "left"), Annotation(7.0, 5.0, "right")]
+    record(tmp_path / "raw" / "p1_a.edf", 30, marks)
+    config = PreprocessingConfig(sfreq=SFREQ, highpass=None, lowpass=None)
+    prepare([tmp_path / "raw"], tmp_path / "corpus", config, progress=False)
+    with pytest.raises(BergerError, match="labelled annotations overlap at 7 s"):
+        labelled_windows(task_of(labels=BY_MARK), open_corpus(tmp_path / "corpus"))

@@ -9,6 +9,7 @@ import os
 import re
 from glob import glob
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -234,12 +235,20 @@ def _label_by_annotation(
             if recording.recording in stretches.groups
             else np.empty((0, 2), int)
         )
-        for annotation in recording.annotations:
-            label = labels.classes.get(annotation["description"])
-            if label is None:
-                continue
-            first = max(round(annotation["onset"] * recording.sfreq), 0)
-            end = round((annotation["onset"] + annotation["duration"]) * recording.sfreq)
+        marks = sorted(
+            (mark["onset"], mark["onset"] + mark["duration"], labels.classes[mark["description"]])
+            for mark in recording.annotations
+            if mark["description"] in labels.classes
+        )
+        for (_, end_before, _), (onset, _, _) in pairwise(marks):
+            if onset < end_before - 1 / recording.sfreq:
+                raise BergerError(
+                    f"{recording.recording}: labelled annotations overlap at {onset:g} s, so that "
+                    "windows would count twice; leave one description out of `classes`."
+                )
+        for onset, offset, label in marks:
+            first = max(round(onset * recording.sfreq), 0)
+            end = round(offset * recording.sfreq)
             for start in range(first, end - n_times + 1, step):
                 if ((usable[:, 0] <= start) & (start + n_times <= usable[:, 1])).any():
                     rows.append((recording.recording, recording.subject, start, label))
