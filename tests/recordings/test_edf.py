@@ -1,17 +1,11 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import edfio
 import numpy as np
 import pytest
 
 from berger.errors import BergerError
 from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
-
-DATA = Path(os.environ.get("BERGER_DATA", Path(__file__).parents[3] / "shared" / "data"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real recordings at {DATA}")
 
 
 def write(path, channels, *, annotations=(), **options):
@@ -262,15 +256,13 @@ def test_a_clock_that_runs_back_is_refused(edf):
 # --- Real files --------------------------------------------------------------------------
 
 
-@needs_data
-def test_the_damaged_file_is_refused():
+def test_the_damaged_file_is_refused(real_data):
     with pytest.raises(BergerError, match="line-ending conversion"):
-        read_recording(DATA / "corrupt" / "S001R04_crlf_mangled.edf")
+        read_recording(real_data / "corrupt" / "S001R04_crlf_mangled.edf")
 
 
-@needs_data
-def test_eegmat():
-    recording = read_recording(DATA / "eegmat" / "Subject00_1.edf")
+def test_eegmat(real_data):
+    recording = read_recording(real_data / "eegmat" / "Subject00_1.edf")
     assert recording.signal.shape == (19, 91000)
     assert recording.ch_names[:8] == ("Fp1", "Fp2", "F3", "F4", "F7", "F8", "T7", "T8")
     assert [channel.reason for channel in recording.kept_out] == [
@@ -282,16 +274,14 @@ def test_eegmat():
     assert (recording.subject, recording.session) == ("Subject00", "1")
 
 
-@needs_data
-def test_eegmmidb():
-    recording = read_recording(DATA / "eegmmidb" / "S001R04.edf")
+def test_eegmmidb(real_data):
+    recording = read_recording(real_data / "eegmmidb" / "S001R04.edf")
     assert recording.signal.shape == (64, 20000)
     assert recording.ch_names[:4] == ("FC5", "FC3", "FC1", "FCz")
     assert len(recording.annotations) == 30
     assert recording.annotations[1] == Annotation(4.2, 4.1, "T2")
 
 
-@needs_data
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -300,12 +290,11 @@ def test_eegmmidb():
         ("formats/duplicate_channel_labels.edf", "F1 more than once"),
     ],
 )
-def test_real_files_that_are_refused(file, message):
+def test_real_files_that_are_refused(file, message, real_data):
     with pytest.raises(BergerError, match=message):
-        read_recording(DATA / file)
+        read_recording(real_data / file)
 
 
-@needs_data
-def test_a_name_in_the_header_of_a_plain_edf_is_not_read():
-    recording = read_recording(DATA / "formats" / "eeglab_test.edf")
+def test_a_name_in_the_header_of_a_plain_edf_is_not_read(real_data):
+    recording = read_recording(real_data / "formats" / "eeglab_test.edf")
     assert (recording.subject, recording.subject_source) == ("eeglab_test", "file name")
