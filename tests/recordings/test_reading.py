@@ -76,21 +76,22 @@ def test_links_to_data_that_were_not_fetched_are_found_and_say_so(tmp_path):
     ],
 )
 def test_default_patterns(name, subject, session):
-    assert identify(Path("/data/study") / name, "code7") == (subject, "pattern", session)
+    assert identify(Path("/data/study") / name, "code7")[:3] == (subject, "pattern", session)
 
 
 @pytest.mark.parametrize("name", ["rest.edf", "P300.edf", "night01.edf", "spindle3.edf"])
 def test_then_the_header_then_the_file_name(name):
     path = Path("/data/S001/study") / name
-    assert identify(path, "code7") == ("code7", "header", None)
-    assert identify(path, None) == (path.stem, "file name", None)
+    assert identify(path, "code7") == ("code7", "header", None, None)
+    assert identify(path, None) == (path.stem, "file name", None, None)
 
 
 def test_a_pattern_of_the_users_sees_the_whole_path_and_must_match():
     pattern = r"/study/(?P<subject>\w+)/(?P<session>day\d)"
     path = Path("/data/study/mouse7/day2/rec.edf")
-    assert identify(path, "code7", pattern) == ("mouse7", "pattern", "day2")
+    assert identify(path, "code7", pattern) == ("mouse7", "pattern", "day2", None)
     assert identify(path, None, r"(?P<subject>mouse\d)")[2] is None
+    assert identify(path, None, r"/(?P<site>\w+)/(?P<subject>mouse\d)").site == "study"
     with pytest.raises(BergerError, match=r"rec\.edf: subject_pattern .* is not found"):
         identify(path, "code7", r"(?P<subject>rat\d)")
 

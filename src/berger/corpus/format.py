@@ -44,6 +44,7 @@ RECORDING_COLUMNS = pa.schema(
         "subject": pa.string(),
         "subject_source": pa.string(),  # pattern | header | file name
         "session": pa.string(),
+        "site": pa.string(),  # where it was recorded, if known
         "source_bytes": pa.int64(),
         "source_sfreq": pa.float64(),  # Hz, of the file
         "sfreq": pa.float64(),  # Hz, of the corpus

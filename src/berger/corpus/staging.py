@@ -93,6 +93,7 @@ def _prepare_signal(
         "subject": source.subject,
         "subject_source": source.subject_source,
         "session": source.session,
+        "site": source.site,
         "source_sfreq": source.sfreq,
         "seconds": source.duration,
         "ch_names": list(source.ch_names),

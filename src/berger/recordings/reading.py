@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from berger.errors import BergerError
 from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
@@ -77,10 +77,11 @@ def read_recording(
     path : str or Path
         A file of a known format; the folder, for .mff.
     subject_pattern : str, optional
-        Regular expression with a named group ``subject`` and optionally ``session``, searched
-        in the file's absolute path (with forward slashes). By default BIDS names, TUH names
-        and names that begin with subject, subj, sub, patient, participant, s or p and digits
-        are understood, then the header's patient code, then the file's name is the subject.
+        Regular expression with a named group ``subject`` and optionally ``session`` and
+        ``site``, searched in the file's absolute path (with forward slashes). By default BIDS
+        names, TUH names and names that begin with subject, subj, sub, patient, participant, s
+        or p and digits are understood, then the header's patient code, then the file's name is
+        the subject.
     ch_names : sequence of str, optional
         The channels to take as EEG, named as in the file or canonically, whatever they seem to
         hold. By default the channels that are named as electrodes of the 10–5 system.
@@ -105,14 +106,15 @@ def read_recording(
     path = Path(path)
     content = _reader_of(path, layout)(path, ch_names, unit)
     channels = content.channels
-    subject, source, session = identify(path, content.patient_code, subject_pattern)
+    whose = identify(path, content.patient_code, subject_pattern)
     return Recording(
         signal=content.signal,
         ch_names=tuple(channels.taken.values()),
         sfreq=content.sfreq,
-        subject=subject,
-        subject_source=source,
-        session=session,
+        subject=whose.subject,
+        subject_source=whose.source,
+        session=whose.session,
+        site=whose.site,
         path=path,
         original_ch_names=tuple(content.labels[index] for index in channels.taken),
         kept_out=channels.kept_out,
@@ -148,10 +150,19 @@ _SUBJECT_PATTERNS = (
 )
 
 
+class Identity(NamedTuple):
+    """Whose a recording is; the fields as in `Recording`."""
+
+    subject: str
+    source: str
+    session: str | None = None
+    site: str | None = None
+
+
 def identify(
     path: Path, patient_code: str | None = None, subject_pattern: str | None = None
-) -> tuple[str, str, str | None]:
-    """Return subject, where that is known from, and session.
+) -> Identity:
+    """Tell whose a recording is.
 
     Parameters
     ----------
@@ -178,10 +189,12 @@ def identify(
                 "correct the pattern."
             )
     if match is not None:
-        return match["subject"], "pattern", match.groupdict().get("session") or None
+        groups = match.groupdict()
+        session, site = (groups.get(name) or None for name in ("session", "site"))
+        return Identity(match["subject"], "pattern", session, site)
     if patient_code:
-        return patient_code, "header", None
-    return path.stem, "file name", None
+        return Identity(patient_code, "header")
+    return Identity(path.stem, "file name")
 
 
 def compile_subject_pattern(pattern: str) -> re.Pattern[str]:

@@ -84,6 +84,8 @@ class Recording:
         What each channel is, in the order of `ch_names`: "scalp" (an electrode of the 10–5
         system), what the file declares ("depth electrode", "EMG", ...) or the name says ("EOG",
         "bipolar", ...), else "name as given". Empty where nobody has said.
+    site : str or None
+        Where it was recorded, where the path says so.
     """
 
     signal: npt.NDArray[np.float64]
@@ -98,6 +100,7 @@ class Recording:
     annotations: tuple[Annotation, ...] = ()
     gaps: tuple[Gap, ...] = ()
     kinds: tuple[str, ...] = ()
+    site: str | None = None
 
     @property
     def duration(self) -> float:
