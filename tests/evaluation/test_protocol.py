@@ -138,7 +138,7 @@ def test_the_choice_is_made_by_validation_people_alone() -> None:
     part = {0.1: train, 1.0: validation, 10.0: test}
     spy = Spy(lambda penalty, row: row in part[penalty])
     tested = run(spy, [fold], (0.1, 1.0, 10.0))
-    assert tested.penalties == (1.0,)
+    assert tested.choices == (1.0,)
     assert (tested.predictions["prediction"] != tested.predictions["truth"]).all()
 
 
@@ -152,7 +152,7 @@ def test_labels_of_test_people_change_nothing_but_their_truth() -> None:
         run(spies[1], [fold], (0.1, 1.0), label=poisoned),
     )
     assert spies[0].fitted == spies[1].fitted
-    assert clean.penalties == other.penalties
+    assert clean.choices == other.choices
     assert clean.predictions["prediction"].tolist() == other.predictions["prediction"].tolist()
     assert set(other.predictions["truth"]) == {"c"}
 
@@ -161,15 +161,15 @@ def test_the_best_penalty_is_chosen_and_the_first_of_equals() -> None:
     (fold,) = make_folds(PEOPLE, 7, 0.4, 1)[:1]
     for best in (0.1, 1.0, 10.0):
         spy = Spy(lambda penalty, row, best=best: penalty == best or row % 2 == 0)  # type: ignore[misc]
-        assert run(spy, [fold], (0.1, 1.0, 10.0)).penalties == (best,)
+        assert run(spy, [fold], (0.1, 1.0, 10.0)).choices == (best,)
     spy = Spy(lambda penalty, row: penalty > 0.5)
-    assert run(spy, [fold], (0.1, 1.0, 10.0)).penalties == (1.0,)
+    assert run(spy, [fold], (0.1, 1.0, 10.0)).choices == (1.0,)
 
 
 def test_one_penalty_needs_no_choice() -> None:
     folds = make_folds(PEOPLE, 3, 0.3, 0)
     spy = Spy(lambda penalty, row: True)
-    assert run(spy, folds, (0.5,)).penalties == (0.5, 0.5, 0.5)
+    assert run(spy, folds, (0.5,)).choices == (0.5, 0.5, 0.5)
     assert len(spy.fitted) == 3
 
 
@@ -196,7 +196,7 @@ def test_choosing_is_by_balanced_accuracy() -> None:
     features = np.arange(9.0)[:, None]
     # 0.1: (1 + 0) / 2; 1.0: (2/4 + 1) / 2, though it is right only 3 times of 5
     tested = cross_validate("m", windows, features, ("a", "b"), [fold], fit, (0.1, 1.0))
-    assert tested.penalties == (1.0,)
+    assert tested.choices == (1.0,)
 
 
 def test_the_predictions_table() -> None:

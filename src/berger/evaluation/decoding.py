@@ -183,12 +183,12 @@ def adapt(
         },
         "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
-        "penalties": {name: model.penalties for name, model in tested.items()},
+        "penalties": {name: model.choices for name, model in tested.items()},
         "seen_in_pretraining": sorted(seen),
     }
     labels = table["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
     # the head for everybody, with the median of the folds' penalties
-    penalty = statistics.median_low(tested[PROBE].penalties)
+    penalty = statistics.median_low(tested[PROBE].choices)
     probe = fit_probe(features[PROBE], labels, len(classes), penalty)
     montage = windows.blocks[0].ch_names if config.pooling == "electrodes" else None
     contract = encoder.contract.model_copy(

@@ -1,8 +1,9 @@
 """One protocol for every model: folds by person, choices on validation people, one test read.
 
-In each fold the people are split three ways. A model's only choice, the strength of its penalty,
-is made by the balanced accuracy on the validation people; it is then fitted to training and
-validation people together and applied to the test people once.
+In each fold the people are split three ways. What a model leaves open is chosen by the validation
+people: the strength of a penalty by their balanced accuracy, whereupon the model is fitted to
+training and validation people together; the epoch of a fine-tuning by their loss. Then it is applied
+to the test people once.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ Probabilities = Callable[[Array], Array]
 """Features (n_windows, n_features) → class probabilities (n_windows, n_outputs)."""
 Fit = Callable[[Array, npt.NDArray[np.int64], float], Probabilities]
 """Features, labels, penalty → a fitted model."""
+Mask = npt.NDArray[np.bool_]
+Learn = Callable[[Mask, Mask], tuple[Callable[[Mask], Array], float]]
+"""Windows of training and validation people → how a model answers windows, and what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,44 @@ def make_folds(
 
 @dataclass(frozen=True)
 class Tested:
-    """A model's predictions on all test people and the penalty that each fold chose."""
+    """A model's predictions on all test people and what each fold chose, e.g. a penalty."""
 
     predictions: pd.DataFrame
-    penalties: tuple[float, ...]
+    choices: tuple[float, ...]
+
+
+def run_folds(
+    name: str,
+    windows: pd.DataFrame,
+    classes: tuple[str, ...],
+    folds: Sequence[Fold],
+    learn: Learn,
+) -> Tested:
+    """Run the protocol for one model; the windows of test people are shown to it once.
+
+    Parameters
+    ----------
+    name : str
+        Of the model, for the tables.
+    windows : DataFrame
+        ``recording, subject, start, label``.
+    classes : tuple of str
+    folds : sequence of Fold
+    learn : callable
+        Gets which windows are of training and of validation people; returns a function that
+        gives class probabilities of windows, and what was chosen by the validation people.
+    """
+    subject = windows["subject"].to_numpy()
+    tables, chosen = [], []
+    for number, fold in enumerate(folds, start=1):
+        train, validation, test = (
+            np.isin(subject, part) for part in (fold.train, fold.validation, fold.test)
+        )
+        answer, choice = learn(train, validation)
+        table = _predictions(windows[test], answer(test), classes)
+        tables.append(table.assign(model=name, fold=number))
+        chosen.append(choice)
+    return Tested(pd.concat(tables, ignore_index=True), tuple(chosen))
 
 
 def cross_validate(
@@ -91,43 +129,40 @@ def cross_validate(
     fit: Fit,
     penalties: Sequence[float],
 ) -> Tested:
-    """Run the protocol for one model.
+    """Run the protocol for a model that reads features and has a penalty to choose.
 
     Parameters
     ----------
-    name : str
-        Of the model, for the tables.
-    windows : DataFrame
-        ``recording, subject, start, label``; one row for each row of `features`.
+    name, windows, classes, folds
+        As in `run_folds`; one row of `windows` for each of `features`.
     features : ndarray, shape (n_windows, n_features)
-    classes : tuple of str
-    folds : sequence of Fold
     fit : callable
     penalties : sequence of float
         What may be chosen.
     """
-    labels = windows["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
-    subject = windows["subject"].to_numpy()
-    tables, chosen = [], []
-    for number, fold in enumerate(folds, start=1):
-        train, validation, test = (
-            np.isin(subject, part) for part in (fold.train, fold.validation, fold.test)
-        )
+    labels = class_numbers(windows, classes)
+
+    def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        truth = labels[validation]
 
         def quality(penalty: float) -> float:
             """Balanced accuracy on the validation people."""
-            model = fit(features[train], labels[train], penalty)  # noqa: B023
-            truth = labels[validation]  # noqa: B023
-            right = model(features[validation]).argmax(1) == truth  # noqa: B023
+            model = fit(features[train], labels[train], penalty)
+            right = model(features[validation]).argmax(1) == truth
             return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
 
         penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
         known = train | validation
-        probabilities = fit(features[known], labels[known], penalty)(features[test])
-        table = _predictions(windows[test], probabilities, classes)
-        tables.append(table.assign(model=name, fold=number))
-        chosen.append(penalty)
-    return Tested(pd.concat(tables, ignore_index=True), tuple(chosen))
+        model = fit(features[known], labels[known], penalty)
+        return lambda some: model(features[some]), penalty
+
+    return run_folds(name, windows, classes, folds, learn)
+
+
+def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return the class of each window as its place in `classes`."""
+    numbers = windows["label"].map({name: index for index, name in enumerate(classes)})
+    return numbers.to_numpy(np.int64)
 
 
 def _predictions(
