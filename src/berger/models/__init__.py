@@ -11,14 +11,16 @@ from pydantic import ValidationError
 from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import EEGModel, Features, InputContract
+from berger.models.contract import EEGModel, Encoder, Features, InputContract
 from berger.models.heads import Classifier, ClassifierConfig
 from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
+from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
 
 __all__ = [
     "Classifier",
     "ClassifierConfig",
     "EEGModel",
+    "Encoder",
     "Features",
     "InputContract",
     "Reconstruction",
@@ -31,6 +33,7 @@ __all__ = [
 
 ARCHITECTURES: dict[str, tuple[type[Config], type[Any]]] = {
     "spechinet": (SpecHiNetConfig, SpecHiNet),
+    "spechinet-published": (SpecHiNetPublishedConfig, SpecHiNetPublished),
     "classifier": (ClassifierConfig, Classifier),
 }
 """The ``name`` in a configuration → its schema and its model."""
@@ -48,6 +51,7 @@ MODELS: dict[str, Config] = {
         dropout=0,
         decoder_dropout=0,
     ),
+    "spechinet-published": SpecHiNetPublishedConfig(),
 }
 """The models that can be made by name."""
 
