@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from berger.checkpoints import write_checkpoint
@@ -122,6 +123,22 @@ class EEGModel(nn.Module):
 
 class Encoder(EEGModel, ABC):
     """A model that turns windows into features."""
+
+    def as_input(self, signal: Tensor) -> Tensor:
+        """Return windows in the type and on the device of the model's weights.
+
+        Raises
+        ------
+        BergerError
+            Unless they are (batch, n_chans, n_times).
+        """
+        parameter = next(self.parameters())
+        signal = torch.as_tensor(signal, dtype=parameter.dtype, device=parameter.device)
+        if signal.ndim != 3:
+            raise BergerError(
+                f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."
+            )
+        return signal
 
     @property
     @abstractmethod

@@ -212,12 +212,7 @@ class SpecHiNetEncoder(Encoder):
 
     def _prepare(self, signal: Tensor, times: Tensor | None) -> tuple[Tensor, Tensor]:
         """Scale to the network's unit, pad with zeros on the right, continue the times."""
-        parameter = next(self.parameters())
-        signal = torch.as_tensor(signal, dtype=parameter.dtype, device=parameter.device)
-        if signal.ndim != 3:
-            raise BergerError(
-                f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."
-            )
+        signal = self.as_input(signal)
         n_times = signal.shape[-1]
         if times is None:
             times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(len(signal), -1)
