@@ -139,9 +139,9 @@ def predict(
     """
     place = compute_device(device)
     model = load_checkpoint(checkpoint).to(place)
-    if not isinstance(model, Classifier):
+    classes = model.classes
+    if not classes:
         raise BergerError(f"{checkpoint}: is not adapted to a task; run `berger adapt` first.")
-    classes = model.config.classes
     seconds = model.contract.window_seconds
     done = []
     failures: list[tuple[str, str]] = []

@@ -20,7 +20,8 @@ from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.protocol import summarise
-from berger.models import Classifier, SpecHiNet
+from berger.inference import predict
+from berger.models import Classifier, SpecHiNet, SpecMoE
 from berger.preprocessing import PreprocessingConfig
 from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
 
@@ -51,7 +52,8 @@ def record(tiny_adaptation: Path) -> dict[str, Any]:
 
 def test_the_files_of_a_run(tiny_adaptation: Path) -> None:
     assert {path.name for path in tiny_adaptation.iterdir()} == {
-        *("config.yaml", "run.json", "predictions.parquet", "results.parquet", "checkpoint")
+        *("config.yaml", "run.json", "predictions.parquet", "results.parquet", "checkpoint"),
+        "log.jsonl",
     }
     config = load_config(AdaptationConfig, tiny_adaptation / "config.yaml")
     assert config == AdaptationConfig(penalties=(0.01, 1.0))
@@ -157,8 +159,8 @@ def test_the_record_of_a_run(
         record
     )
     assert record["left_out"] == {}
-    assert set(record["penalties"]) == set(MODELS)
-    assert set(record["penalties"]["frozen probe"]) <= {0.01, 1.0}
+    assert set(record["choices"]) == set(MODELS)
+    assert set(record["choices"]["frozen probe"]) <= {0.01, 1.0}
 
 
 def test_the_checkpoint_is_the_encoder_and_a_probe(
@@ -181,7 +183,7 @@ def test_the_checkpoint_is_the_encoder_and_a_probe(
     windows = corpus.windows_at(table, 4)
     features = embed_windows(encoder, windows, "mean")
     record = json.loads((tiny_adaptation / "run.json").read_text())
-    penalty = sorted(record["penalties"]["frozen probe"])[1]  # the median of three
+    penalty = sorted(record["choices"]["frozen probe"])[1]  # the median of three
     labels = (table["label"] == "closed").to_numpy(int)
     expected = fit_probe(features, labels, 2, penalty).probabilities(features)
     with torch.inference_mode():
@@ -349,3 +351,92 @@ def test_a_checkpoint_without_preparation_needs_a_corpus(
             data=sorted(tiny_recordings.glob("*.edf")),
             quiet=True,
         )
+
+
+# fine-tuning
+
+FINE_TUNING = {"epochs": 2, "unfreeze": 1, "batch_size": 16}
+
+
+@pytest.fixture(scope="module")
+def mixture_checkpoint(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two times the same expert, joined."""
+    folder = tmp_path_factory.mktemp("mixture") / "checkpoint"
+    expert = load_checkpoint(tiny_checkpoint)
+    assert isinstance(expert, SpecHiNet)
+    SpecMoE.from_experts([expert, expert]).save_checkpoint(folder, expert.provenance)
+    return folder
+
+
+@pytest.mark.parametrize("gate", ["spectral", "none"])
+def test_a_mixture_is_fine_tuned_and_predicts(
+    gate: str,
+    mixture_checkpoint: Path,
+    tiny_corpus: Path,
+    tiny_recordings: Path,
+    task: TaskConfig,
+    tmp_path: Path,
+) -> None:
+    config = AdaptationConfig.model_validate(
+        {
+            "strategy": "fine-tuning",
+            "fine_tuning": FINE_TUNING,
+            "mixture": {"gate": gate, "segment_seconds": 1, "pool_chans": "max"},
+            "baselines": ["chance"],
+        }
+    )
+    out = tmp_path / "run"
+    results = adapt(
+        config, mixture_checkpoint, task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+    )
+    assert set(results["model"]) == {"fine-tuned", "chance"}
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    own = predictions[predictions["model"] == "fine-tuned"]
+    assert not own.duplicated(["recording", "start"]).any()
+    assert len(own) == len(labelled_windows(task, open_corpus(tiny_corpus)))
+    np.testing.assert_allclose(own[["score_open", "score_closed"]].sum(1), 1, atol=1e-6)
+
+    record = json.loads((out / "run.json").read_text())
+    assert set(record["choices"]["fine-tuned"]) <= {0.0, 1.0}
+    adapted = load_checkpoint(out / "checkpoint")
+    assert isinstance(adapted, SpecMoE)
+    assert (adapted.classes, adapted.config.gate) == (CLASSES, gate)
+    assert record["checkpoint"]["trained_parameters"] == adapted.n_parameters
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    with_validation = [line for line in lines if "validation_loss" in line]
+    assert len(with_validation) == 2 * len(record["folds"])
+    assert len(lines) > len(with_validation)  # the network for everybody
+
+    first = sorted(tiny_recordings.glob("*.edf"))[0]
+    failures = predict(out / "checkpoint", [first], tmp_path / "scores", quiet=True)
+    assert failures.empty
+    scores = pd.read_csv(tmp_path / "scores" / f"{first.name}.csv")
+    assert set(scores["prediction"]) <= set(CLASSES)
+    with pytest.raises(BergerError, match="is adapted already"):
+        adapt(config, out / "checkpoint", task, tmp_path / "again", corpus_folder=tiny_corpus)
+
+
+def test_a_single_encoder_is_fine_tuned_and_so_is_its_untrained_twin(
+    tiny_checkpoint: Path, tiny_corpus: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    config = AdaptationConfig.model_validate(
+        {
+            "strategy": "fine-tuning",
+            "fine_tuning": FINE_TUNING | {"unfreeze": None},
+            "baselines": ["same network, random weights"],
+            "n_folds": 2,
+        }
+    )
+    out = tmp_path / "run"
+    results = adapt(
+        config, tiny_checkpoint, task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+    )
+    assert set(results["model"]) == {"fine-tuned", "same network, random weights"}
+    before, after = load_checkpoint(tiny_checkpoint), load_checkpoint(out / "checkpoint")
+    assert isinstance(after, Classifier)
+    for name, value in before.state_dict().items():  # never unfrozen
+        assert torch.equal(after.encoder.state_dict()[name], value)
+    record = json.loads((out / "run.json").read_text())
+    assert record["checkpoint"]["trained_parameters"] == sum(
+        parameter.numel() for parameter in after.head.parameters()
+    )

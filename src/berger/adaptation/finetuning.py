@@ -28,7 +28,7 @@ from tqdm import tqdm
 from berger.configuration import Config
 from berger.corpus import WindowDataset, WindowSampler, collate
 from berger.errors import BergerError
-from berger.models.contract import Encoder
+from berger.models import Encoder, SpecMoE
 
 
 class FineTuningConfig(Config):
@@ -161,10 +161,13 @@ def fine_tune(
         total = 0.0
         for indices in train.batches(config.batch_size, seed, epoch):
             signal, targets = train.batch(indices, device)
-            loss = loss_of(model(signal), targets)
-            extra = getattr(model, "extra_loss", None)  # e.g. the entropy of a softmax gate
+            if isinstance(model, SpecMoE):
+                answers, gates = model.forward_with_gates(signal)
+                loss = loss_of(answers, targets) + model.loss_gate(gates)
+            else:
+                loss = loss_of(model(signal), targets)
             optimizer.zero_grad()
-            (loss if extra is None else loss + extra()).backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.item() * len(indices) / len(train.targets)
         line = {"epoch": float(epoch), "train_loss": total, "lr": optimizer.param_groups[0]["lr"]}
@@ -191,10 +194,7 @@ def fine_tune(
 
 @torch.inference_mode()
 def outputs(model: nn.Module, windows: WindowDataset, batch_size: int = 64) -> Tensor:
-    """Return what a model puts out for windows, (n_windows, n_outputs), on the processor.
-
-    Raises nothing of its own; the model is used as it stands, in evaluation mode.
-    """
+    """Return what a model puts out for windows, (n_windows, n_outputs), in evaluation mode."""
     device = next(model.parameters()).device
     model.eval()
     return torch.cat([model(batch.signal(device)).cpu() for batch in windows.batches(batch_size)])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Final, Literal
 
@@ -15,30 +15,37 @@ import torch
 import yaml
 from pydantic import Field, PositiveFloat
 
-from berger.adaptation.probe import LinearProbe, embed_windows, fit_probe
+from berger.adaptation.finetuning import FineTuningConfig
+from berger.adaptation.probe import fit_probe
 from berger.configuration import Config
 from berger.corpus import Corpus, WindowDataset, open_corpus, prepare
 from berger.errors import BergerError
 from berger.evaluation.baselines import Array, band_power_features
 from berger.evaluation.protocol import (
+    Fold,
     Probabilities,
+    Tested,
+    class_numbers,
     cross_validate,
     make_folds,
+    run_folds,
     summarise,
 )
+from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
-from berger.models import Classifier, ClassifierConfig, Encoder, InputContract, load_checkpoint
+from berger.models import Encoder, MixtureConfig, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.models.heads import Pooling
 from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
 from berger.tasks import TaskConfig, labelled_windows, preparation
-from berger.training.log import run_record
+from berger.training.log import JsonLinesLog, run_record
 from berger.training.loop import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 Baseline = Literal["band power + logistic regression", "same network, random weights", "chance"]
 PROBE: Final = "frozen probe"
+FINE_TUNED: Final = "fine-tuned"
 BAND_POWER: Final = "band power + logistic regression"
 RANDOM: Final = "same network, random weights"
 CHANCE: Final = "chance"
@@ -49,10 +56,15 @@ class AdaptationConfig(Config):
 
     Attributes
     ----------
-    strategy : {"frozen probe"}
-        The encoder stays as it is; a logistic regression reads its features.
+    strategy : {"frozen probe", "fine-tuning"}
+        The encoder stays as it is and a logistic regression reads its features; or encoder and a
+        new head are trained together.
+    fine_tuning : FineTuningConfig
+    mixture : MixtureConfig
+        The new gate and head when a SpecMoE is fine-tuned.
     pooling : {"mean", "electrodes"}
-        Features of a window; "electrodes" keeps each electrode's own and needs one montage.
+        Features of a window; "electrodes" keeps each electrode's own and needs one montage. A
+        SpecMoE that is fine-tuned pools as `mixture` says.
     penalties : tuple of float
         Strengths of the L2 penalty from which the validation people choose.
     n_folds : int, optional
@@ -67,7 +79,9 @@ class AdaptationConfig(Config):
         Of folds, random weights and bootstrap.
     """
 
-    strategy: Literal["frozen probe"] = "frozen probe"
+    strategy: Literal["frozen probe", "fine-tuning"] = "frozen probe"
+    fine_tuning: FineTuningConfig = FineTuningConfig()
+    mixture: MixtureConfig = MixtureConfig()
     pooling: Pooling = "mean"
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
     n_folds: int | None = Field(None, ge=2)
@@ -125,7 +139,7 @@ def adapt(
         raise BergerError(f"{out}: holds a run already; choose another folder.")
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
-    if not isinstance(encoder, Encoder):
+    if not isinstance(encoder, Encoder) or encoder.classes:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
     corpus = _task_corpus(task, encoder, out, data, corpus_folder, workers, quiet)
     table = labelled_windows(task, corpus)
@@ -136,23 +150,27 @@ def adapt(
     n_folds = config.n_folds or min(task.n_folds, len(subjects))
     folds = make_folds(subjects, n_folds, config.validation_share, config.seed)
 
-    features = {PROBE: _embed(encoder.to(place), windows, config, quiet)}
-    if RANDOM in config.baselines:
-        torch.manual_seed(config.seed)
-        random = build_encoder(encoder.config, encoder.contract).to(place)
-        features[RANDOM] = _embed(random, windows, config, quiet)
-    if BAND_POWER in config.baselines:
-        features[BAND_POWER] = band_power_features(windows, _common_electrodes(windows))
-    if CHANCE in config.baselines:
-        features[CHANCE] = np.zeros((len(table), 1))
+    contract = encoder.contract.model_copy(
+        update={
+            "window_seconds": task.window_seconds,
+            "preprocessing": corpus.manifest.preprocessing,
+            "ch_names": windows.blocks[0].ch_names if config.pooling == "electrodes" else None,
+        }
+    )
+    question = Question(windows, class_numbers(table, classes), classes, contract)
 
-    def fit(x: Array, y: npt.NDArray[np.int64], penalty: float) -> Probabilities:
-        return fit_probe(x, y, len(classes), penalty).probabilities
-
-    tested = {}
-    for name, values in features.items():
-        penalties = (1.0,) if name == CHANCE else config.penalties
-        tested[name] = cross_validate(name, table, values, classes, folds, fit, penalties)
+    out.mkdir(parents=True, exist_ok=True)
+    with closing(JsonLinesLog(out / "log.jsonl")) as log:
+        name = PROBE if config.strategy == "frozen probe" else FINE_TUNED
+        strategy = _strategy(encoder.to(place), question, config, log, quiet)
+        tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
+        adapted = strategy.finish(tested[name].choices)
+        if RANDOM in config.baselines:
+            torch.manual_seed(config.seed)
+            random = build_encoder(encoder.config, encoder.contract).to(place)
+            learn = _strategy(random, question, config, log, quiet).learn
+            tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
+    tested |= _feature_baselines(table, question, folds, config)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
@@ -173,7 +191,7 @@ def adapt(
         "checkpoint": {
             "name": encoder.config.model_dump()["name"],
             "n_parameters": encoder.n_parameters,
-            "trained_parameters": (features[PROBE].shape[1] + 1) * len(classes),
+            "trained_parameters": strategy.n_trained,
             "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
             "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
         },
@@ -184,23 +202,10 @@ def adapt(
         },
         "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
-        "penalties": {name: model.choices for name, model in tested.items()},
+        "choices": {name: model.choices for name, model in tested.items()},
         "seen_in_pretraining": sorted(seen),
     }
-    labels = table["label"].map({name: i for i, name in enumerate(classes)}).to_numpy()
-    # the head for everybody, with the median of the folds' penalties
-    penalty = statistics.median_low(tested[PROBE].choices)
-    probe = fit_probe(features[PROBE], labels, len(classes), penalty)
-    montage = windows.blocks[0].ch_names if config.pooling == "electrodes" else None
-    contract = encoder.contract.model_copy(
-        update={
-            "window_seconds": task.window_seconds,
-            "preprocessing": corpus.manifest.preprocessing,
-            "ch_names": montage,
-        }
-    )
-    classifier = _classifier(encoder, probe, task.classes, config.pooling, contract)
-    classifier.save_checkpoint(out / "checkpoint", record)
+    adapted.save_checkpoint(out / "checkpoint", record)
     with written_whole(out / CONFIG_FILE) as temporary:
         temporary.write_text(
             yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8"
@@ -273,17 +278,51 @@ def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _embed(
-    encoder: Encoder, windows: WindowDataset, config: AdaptationConfig, quiet: bool
-) -> Array:
-    if config.pooling == "electrodes" and len({block.ch_names for block in windows.blocks}) > 1:
-        raise BergerError(
-            "pooling: electrodes needs one montage, but the recordings have several; use "
-            "pooling: mean, or prepare them with the same ch_names."
+def _strategy(
+    encoder: Encoder, question: Question, config: AdaptationConfig, log: JsonLinesLog, quiet: bool
+) -> Strategy:
+    if config.strategy == "frozen probe":
+        return FrozenProbe(
+            encoder,
+            question,
+            config.pooling,
+            config.penalties,
+            batch_size=config.batch_size,
+            quiet=quiet,
         )
-    return embed_windows(
-        encoder, windows, config.pooling, batch_size=config.batch_size, quiet=quiet
+    return FineTuning(
+        encoder,
+        question,
+        config.pooling,
+        config.mixture,
+        config.fine_tuning,
+        seed=config.seed,
+        tell=lambda line: log.write(**line),
+        quiet=quiet,
     )
+
+
+def _feature_baselines(
+    table: pd.DataFrame, question: Question, folds: list[Fold], config: AdaptationConfig
+) -> dict[str, Tested]:
+    """Run band power and chance through the protocol."""
+    classes = question.classes
+    features = {}
+    if BAND_POWER in config.baselines:
+        electrodes = _common_electrodes(question.windows)
+        features[BAND_POWER] = band_power_features(question.windows, electrodes)
+    if CHANCE in config.baselines:
+        features[CHANCE] = np.zeros((len(table), 1))
+
+    def fit(x: Array, y: npt.NDArray[np.int64], penalty: float) -> Probabilities:
+        return fit_probe(x, y, len(classes), penalty).probabilities
+
+    return {
+        name: cross_validate(
+            name, table, x, classes, folds, fit, (1.0,) if name == CHANCE else config.penalties
+        )
+        for name, x in features.items()
+    }
 
 
 def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
@@ -295,23 +334,3 @@ def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
             "the recordings share no electrode, which band power needs; leave it out of baselines."
         )
     return tuple(name for name in montages[0] if name in common)
-
-
-def _classifier(
-    encoder: Encoder,
-    probe: LinearProbe,
-    classes: tuple[str, ...],
-    pooling: Pooling,
-    contract: InputContract,
-) -> Classifier:
-    """Put encoder and probe together."""
-    n_chans = len(contract.ch_names) if contract.ch_names else None
-    classifier = Classifier(
-        ClassifierConfig(encoder=encoder.config, pooling=pooling, n_chans=n_chans, classes=classes),
-        contract,
-    )
-    classifier.encoder.load_state_dict(encoder.state_dict())
-    with torch.no_grad():
-        classifier.head.weight.copy_(torch.from_numpy(probe.weight))
-        classifier.head.bias.copy_(torch.from_numpy(probe.bias))
-    return classifier

@@ -2,8 +2,8 @@
 
 In each fold the people are split three ways. What a model leaves open is chosen by the validation
 people: the strength of a penalty by their balanced accuracy, whereupon the model is fitted to
-training and validation people together; the epoch of a fine-tuning by their loss. Then it is applied
-to the test people once.
+training and validation people together; the epoch of a fine-tuning by their loss. Then it is
+applied to the test people once.
 """
 
 from __future__ import annotations
@@ -143,26 +143,43 @@ def cross_validate(
     labels = class_numbers(windows, classes)
 
     def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
-        truth = labels[validation]
-
-        def quality(penalty: float) -> float:
-            """Balanced accuracy on the validation people."""
-            model = fit(features[train], labels[train], penalty)
-            right = model(features[validation]).argmax(1) == truth
-            return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
-
-        penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
-        known = train | validation
-        model = fit(features[known], labels[known], penalty)
+        model, penalty = choose_penalty(features, labels, train, validation, fit, penalties)
         return lambda some: model(features[some]), penalty
 
     return run_folds(name, windows, classes, folds, learn)
 
 
+def choose_penalty(
+    features: Array,
+    labels: npt.NDArray[np.int64],
+    train: Mask,
+    validation: Mask,
+    fit: Fit,
+    penalties: Sequence[float],
+) -> tuple[Probabilities, float]:
+    """Fit to the training people with each penalty, then to all known people with the best one.
+
+    Returns
+    -------
+    callable, float
+        The fitted model and its penalty, the best by balanced accuracy on the validation people.
+    """
+    truth = labels[validation]
+
+    def quality(penalty: float) -> float:
+        model = fit(features[train], labels[train], penalty)
+        right = model(features[validation]).argmax(1) == truth
+        return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
+
+    penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
+    known = train | validation
+    return fit(features[known], labels[known], penalty), penalty
+
+
 def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return the class of each window as its place in `classes`."""
     numbers = windows["label"].map({name: index for index, name in enumerate(classes)})
-    return numbers.to_numpy(np.int64)
+    return np.asarray(numbers, np.int64)
 
 
 def _predictions(

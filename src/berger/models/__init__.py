@@ -16,7 +16,7 @@ from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
 from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
 from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
-from berger.models.specmoe import SpecMoE, SpecMoEConfig
+from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 
 __all__ = [
     "Classifier",
@@ -25,6 +25,7 @@ __all__ = [
     "Encoder",
     "Features",
     "InputContract",
+    "MixtureConfig",
     "Reconstruction",
     "SpecHiNet",
     "SpecHiNetConfig",

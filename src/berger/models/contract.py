@@ -109,6 +109,11 @@ class EEGModel(nn.Module):
         """Number of trainable values."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the outputs; empty unless it was adapted to a classification."""
+        return tuple(getattr(self.config, "classes", []))
+
     def save_checkpoint(
         self, folder: str | Path, provenance: Mapping[str, Any] | None = None
     ) -> None:

@@ -38,18 +38,11 @@ EXPERTS: dict[type[Config], type[SpecHiNetEncoder]] = {
 }
 
 
-class SpecMoEConfig(Config):
-    """A mixture of experts; the defaults are the paper's.
+class MixtureConfig(Config):
+    """How experts are joined; the defaults are the paper's.
 
     Attributes
     ----------
-    expert : SpecHiNetConfig or SpecHiNetPublishedConfig
-        Of every expert; only the encoding half is built.
-    n_experts : int
-    n_outputs : int
-        1 for a regression.
-    classes : tuple of str
-        Names of the outputs of a classification.
     gate : {"spectral", "encoding", "softmax", "none"}
         What weighs the experts' features: a gate in [0, 1] for each feature, read from the power
         spectrum or from a small encoding of the input; weights of whole experts that add up to
@@ -67,11 +60,6 @@ class SpecMoEConfig(Config):
         Of the softmax gate's loss.
     """
 
-    name: Literal["specmoe"] = "specmoe"
-    expert: ExpertConfig = SpecHiNetConfig()
-    n_experts: int = Field(3, ge=1)
-    n_outputs: int = Field(1, ge=1)
-    classes: tuple[str, ...] = ()
     gate: Literal["spectral", "encoding", "softmax", "none"] = "spectral"
     segment_seconds: float = Field(2.0, gt=0)
     pool_time: Pool = "mean"
@@ -79,6 +67,27 @@ class SpecMoEConfig(Config):
     dropout: float = Field(0.2, ge=0, lt=1)
     temperature: float = Field(1.5, gt=0)
     entropy_weight: float = Field(0.01, ge=0)
+
+
+class SpecMoEConfig(MixtureConfig):
+    """A mixture of experts.
+
+    Attributes
+    ----------
+    expert : SpecHiNetConfig or SpecHiNetPublishedConfig
+        Of every expert; only the encoding half is built.
+    n_experts : int
+    n_outputs : int
+        1 for a regression.
+    classes : tuple of str
+        Names of the outputs of a classification.
+    """
+
+    name: Literal["specmoe"] = "specmoe"
+    expert: ExpertConfig = SpecHiNetConfig()
+    n_experts: int = Field(3, ge=1)
+    n_outputs: int = Field(1, ge=1)
+    classes: tuple[str, ...] = ()
 
     @property
     def sfreq(self) -> float:

@@ -1,0 +1,243 @@
+"""Ways to adapt an encoder to a question: through the protocol, and then to everybody."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from berger.adaptation.finetuning import FineTuningConfig, Labelled, fine_tune, outputs
+from berger.adaptation.probe import embed_windows, fit_probe
+from berger.corpus import WindowDataset
+from berger.errors import BergerError
+from berger.evaluation.protocol import Array, Mask, choose_penalty
+from berger.models import (
+    Classifier,
+    ClassifierConfig,
+    EEGModel,
+    Encoder,
+    InputContract,
+    MixtureConfig,
+    SpecMoE,
+)
+from berger.models.heads import Pooling
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Labelled windows of a task.
+
+    Attributes
+    ----------
+    windows : WindowDataset
+    labels : ndarray of int, shape (n_windows,)
+        Place of each window's class in `classes`.
+    classes : tuple of str
+    contract : InputContract
+        What a model that answers it expects of its input.
+    """
+
+    windows: WindowDataset
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+    contract: InputContract
+
+    def some(self, which: Mask) -> Labelled:
+        """Return a part of it."""
+        return Labelled(self.windows.take(np.flatnonzero(which)), self.labels[which])
+
+
+class Strategy(Protocol):
+    """A way to adapt one encoder to one question."""
+
+    n_trained: int
+
+    def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        """As `berger.evaluation.protocol.Learn`."""
+
+    def finish(self, choices: Sequence[float]) -> EEGModel:
+        """Learn from everybody, with the median of what the folds chose."""
+
+
+class FrozenProbe:
+    """The encoder stays as it is; a logistic regression reads its features.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    question : Question
+    pooling : {"mean", "electrodes"}
+    penalties : sequence of float
+        Strengths of the L2 penalty to choose from.
+    batch_size : int
+    quiet : bool
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        question: Question,
+        pooling: Pooling,
+        penalties: Sequence[float],
+        *,
+        batch_size: int,
+        quiet: bool,
+    ) -> None:
+        if pooling == "electrodes":
+            _one_montage(question)
+        self.encoder = encoder
+        self.question = question
+        self.pooling = pooling
+        self.penalties = penalties
+        self.features = embed_windows(
+            encoder, question.windows, pooling, batch_size=batch_size, quiet=quiet
+        )
+        self.n_trained = (self.features.shape[1] + 1) * len(question.classes)
+
+    def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        """As `Strategy.learn`; the choice is a penalty."""
+        model, penalty = choose_penalty(
+            self.features, self.question.labels, train, validation, self._fit, self.penalties
+        )
+        return lambda some: model(self.features[some]), penalty
+
+    def finish(self, choices: Sequence[float]) -> Classifier:
+        """As `Strategy.finish`."""
+        question = self.question
+        penalty = statistics.median_low(choices)
+        probe = fit_probe(self.features, question.labels, len(question.classes), penalty)
+        model = with_head(self.encoder, question, self.pooling)
+        with torch.no_grad():
+            model.head.weight.copy_(torch.from_numpy(probe.weight))
+            model.head.bias.copy_(torch.from_numpy(probe.bias))
+        return model
+
+    def _fit(self, x: Array, y: npt.NDArray[np.int64], penalty: float) -> Callable[[Array], Array]:
+        return fit_probe(x, y, len(self.question.classes), penalty).probabilities
+
+
+class FineTuning:
+    """Encoder and a new head are trained together; a SpecMoE also gets a new gate.
+
+    Parameters
+    ----------
+    encoder : Encoder
+    question : Question
+    pooling : {"mean", "electrodes"}
+        Of the features of an encoder that is no SpecMoE.
+    mixture : MixtureConfig
+        Gate and head of a SpecMoE.
+    config : FineTuningConfig
+    seed : int
+        Of new weights, order of the windows and dropout.
+    tell : callable
+        Called with each line of the log.
+    quiet : bool
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        question: Question,
+        pooling: Pooling,
+        mixture: MixtureConfig,
+        config: FineTuningConfig,
+        *,
+        seed: int,
+        tell: Callable[[dict[str, Any]], None],
+        quiet: bool,
+    ) -> None:
+        if pooling == "electrodes" and not isinstance(encoder, SpecMoE):
+            _one_montage(question)
+        self.encoder = encoder
+        self.question = question
+        self.pooling: Pooling = pooling
+        self.mixture = mixture
+        self.config = config
+        self.seed = seed
+        self.tell = tell
+        self.quiet = quiet
+        self.n_trained = self._n_trained()
+
+    def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        """As `Strategy.learn`; the choice is an epoch."""
+        model = self._fresh()
+        tuned = fine_tune(
+            model,
+            self.question.some(train),
+            self.question.some(validation),
+            self.config,
+            seed=self.seed,
+            tell=self.tell,
+            quiet=self.quiet,
+        )
+
+        def answer(some: Mask) -> Array:
+            logits = outputs(model, self.question.some(some).windows, self.config.batch_size)
+            return logits.double().softmax(1).numpy()
+
+        return answer, float(tuned.best_epoch)
+
+    def finish(self, choices: Sequence[float]) -> EEGModel:
+        """As `Strategy.finish`."""
+        model = self._fresh()
+        epochs = int(statistics.median_low(choices)) + 1
+        config = self.config.model_copy(update={"epochs": epochs})
+        everybody = Labelled(self.question.windows, self.question.labels)
+        fine_tune(model, everybody, None, config, seed=self.seed, tell=self.tell, quiet=self.quiet)
+        return model
+
+    def _fresh(self) -> EEGModel:
+        """The encoder as pretrained, with a new gate and head."""
+        question = self.question
+        torch.manual_seed(self.seed)
+        if isinstance(self.encoder, SpecMoE):
+            model: EEGModel = SpecMoE.from_experts(
+                [*self.encoder.experts],
+                question.contract,
+                n_outputs=len(question.classes),
+                classes=question.classes,
+                **self.mixture.model_dump(),
+            )
+        else:
+            model = with_head(self.encoder, question, self.pooling)
+        return model.to(next(self.encoder.parameters()).device)
+
+    def _n_trained(self) -> int:
+        model = self._fresh()
+        if self.config.unfreeze is None or self.config.unfreeze >= self.config.epochs:
+            for part in model.modules():
+                if isinstance(part, Encoder) and part is not model:
+                    part.requires_grad_(False)
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def with_head(encoder: Encoder, question: Question, pooling: Pooling) -> Classifier:
+    """Put a new linear head behind a copy of an encoder."""
+    ch_names = question.contract.ch_names
+    model = Classifier(
+        ClassifierConfig.model_validate(
+            {
+                "encoder": encoder.config.model_dump(),
+                "pooling": pooling,
+                "n_chans": len(ch_names) if ch_names else None,
+                "classes": question.classes,
+            }
+        ),
+        question.contract,
+    )
+    model.encoder.load_state_dict(encoder.state_dict())
+    return model
+
+
+def _one_montage(question: Question) -> None:
+    if len({block.ch_names for block in question.windows.blocks}) > 1:
+        raise BergerError(
+            "pooling: electrodes needs one montage, but the recordings have several; use "
+            "pooling: mean, or prepare them with the same ch_names."
+        )
