@@ -394,7 +394,7 @@ def test_a_mixture_is_fine_tuned_and_predicts(
     own = predictions[predictions["model"] == "fine-tuned"]
     assert not own.duplicated(["recording", "start"]).any()
     assert len(own) == len(labelled_windows(task, open_corpus(tiny_corpus)))
-    np.testing.assert_allclose(own[["score_open", "score_closed"]].sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(own[["score_open", "score_closed"]].sum(axis=1), 1, atol=1e-6)
 
     record = json.loads((out / "run.json").read_text())
     assert set(record["choices"]["fine-tuned"]) <= {0.0, 1.0}
