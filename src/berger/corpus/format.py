@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from berger.configuration import Config
 from berger.errors import BergerError
@@ -85,7 +85,7 @@ class FileEntry(Config):
 
     file: str
     bytes: int
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -158,20 +158,31 @@ def read_manifest(folder: Path) -> CorpusManifest:
                 "arguments, it continues."
             )
         raise BergerError(f"{folder}: is no corpus (no {MANIFEST}); make one by `berger prepare`.")
+    return parse_manifest(path.read_bytes(), path)
+
+
+def parse_manifest(content: bytes, source: Path | str) -> CorpusManifest:
+    """Read what stands in a manifest; `source` says where that was.
+
+    Raises
+    ------
+    BergerError
+        If it is none, is damaged, or is of another version.
+    """
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise BergerError(f"{path}: is not the manifest of a corpus; give a corpus folder.")
-        if (version := content.get("version")) != VERSION:
+        fields = json.loads(content)
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            raise BergerError(f"{source}: is not the manifest of a corpus; give a corpus folder.")
+        if (version := fields.get("version")) != VERSION:
             raise BergerError(
-                f"{path}: a corpus from another format version ({version!r}, this Berger reads "
+                f"{source}: a corpus from another format version ({version!r}, this Berger reads "
                 f"{VERSION}); prepare the recordings into another folder, or use the Berger that "
                 "wrote it."
             )
-        return CorpusManifest.model_validate(content)
+        return CorpusManifest.model_validate(fields)
     except (ValueError, ValidationError) as error:
         raise BergerError(
-            f"{path}: is damaged or from a newer Berger; restore it, or prepare the corpus anew."
+            f"{source}: is damaged or from a newer Berger; restore it, or prepare the corpus anew."
         ) from error
 
 

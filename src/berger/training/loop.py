@@ -233,6 +233,8 @@ def _fingerprint(dataset: WindowDataset) -> str:
     digest = hashlib.sha256(dataset.starts.tobytes() + dataset.of_block.tobytes())
     for block in dataset.blocks:
         digest.update(f"{block.content} {block.offset} {block.subject} ".encode())
+    if dataset.weights is not None:  # they decide which windows come when
+        digest.update(f"{dataset.corpora} {dataset.weights}".encode())
     return digest.hexdigest()
 
 
