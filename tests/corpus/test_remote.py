@@ -24,6 +24,7 @@ import berger.corpus
 from berger import cli
 from berger.corpus import Corpus, WindowSampler, collate, open_corpus, remote, verify_corpus
 from berger.errors import BergerError
+from berger.training.loop import TrainingConfig, fit
 
 SHARD = "shard-00000.npy"
 
@@ -238,14 +239,18 @@ def test_a_server_that_goes_away_is_named(corpus: Corpus, server: Server, cache:
 
 
 @forks
-def test_a_worker_that_finds_no_server_says_so(corpus: Corpus, server: Server) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_that_loses_its_server_says_so(
+    server: Server, tmp_path: Path, workers: int
+) -> None:
     windows = open_corpus(f"{server.url}/corpus").windows(1.0)
     server.stop()
-    loader = DataLoader(
-        windows, batch_size=2, collate_fn=collate, num_workers=1, multiprocessing_context="fork"
-    )
-    with pytest.raises(BergerError, match=rf"{server.url}/corpus/{SHARD}: cannot be fetched"):
-        next(iter(loader))
+    objective, config = torch.nn.Linear(1, 1), TrainingConfig(steps=1, batch_size=2)
+    with pytest.raises(
+        BergerError, match=rf"^{server.url}/corpus/{SHARD}: cannot be .*\.$"
+    ) as told:
+        fit(objective, windows, config, tmp_path, seed=0, device="cpu", workers=workers, quiet=True)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
@@ -300,6 +305,7 @@ def test_verification_reads_every_byte_of_the_server(
     ]
     os.truncate(folder / SHARD, 1000)
     (folder / "windows.parquet").unlink()
+    capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         run("corpus", "verify", url, "--quiet")
     out, err = capsys.readouterr()

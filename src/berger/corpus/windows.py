@@ -232,7 +232,9 @@ def join(
         )
     if any(dataset.weights or any(dataset.corpora) for dataset in datasets):
         raise BergerError("windows that were joined cannot be joined again; join all at once.")
-    if weights is not None and not (len(weights) == len(datasets) and min(weights) > 0):
+    if weights is not None and not (
+        len(weights) == len(datasets) and all(0 < weight < np.inf for weight in weights)
+    ):
         raise BergerError(
             f"weights {[*weights]} do not fit {len(datasets)} corpora; give one number over 0 for "
             "each, and leave out a corpus that shall not be drawn."
