@@ -15,7 +15,7 @@ from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS,
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
-from berger.recordings import RejectedError, read_recording
+from berger.recordings import RejectedError, read_recording, species_name
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,21 @@ def _prepare_signal(
         "original_ch_names": list(source.original_ch_names),
         "kept_out": [asdict(channel) for channel in source.kept_out],
         "kinds": list(source.kinds),
-        "species": config.species,
+        "species": source.species or config.species,
+        "run": source.run,
+        "task": source.task,
+        "participant": [{"name": name, "value": value} for name, value in source.participant],
     }
+    if source.species and config.species and source.species != species_name(config.species):
+        raise RejectedError(
+            f"{task.path}: is of species {source.species!r} by participants.tsv, but the "
+            f"configuration says {config.species!r}; leave out `species`, or correct one of them."
+        )
     prepared = preprocess(source, config)
     cleaned = prepared.recording
     samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
-    history = list(prepared.history)
+    history = [*source.notes, *prepared.history]
     if n_dropped:
         dropped["out of range"] = n_dropped / cleaned.sfreq
         history.append(

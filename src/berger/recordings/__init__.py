@@ -5,11 +5,12 @@
     folder ──► files ──► header checked ──► EEG channels chosen ──► signal in µV, annotations
                          (damage, units)    (others kept out)       (through MNE)
                                                                             │
-               subject and session, from path or header ────────────────► Recording
+               subject and session, from path, BIDS root or header ─────► Recording
 
 Only EEG leaves this room. What is kept out is listed with its reason, never silently dropped.
 
 - `recording`: the value types, and how channels are chosen.
+- `bids`: what a BIDS root says beside its recordings.
 - `edf`: the reader of EDF, EDF+ and BDF.
 - `through_mne`: the reader of all other formats of EEG devices and programs.
 - `layout`: the reader of columns and arrays (CSV, MATLAB, NPZ) whose meaning is declared.
@@ -17,6 +18,7 @@ Only EEG leaves this room. What is kept out is listed with its reason, never sil
 - `reading`: from paths to recordings.
 """
 
+from berger.recordings.bids import species_name
 from berger.recordings.formats import size_of
 from berger.recordings.layout import LayoutConfig
 from berger.recordings.reading import (
@@ -40,4 +42,5 @@ __all__ = [
     "identify",
     "read_recording",
     "size_of",
+    "species_name",
 ]

@@ -20,6 +20,7 @@ from berger.errors import BergerError
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
+    ChannelTable,
     Content,
     Gap,
     Unit,
@@ -61,14 +62,19 @@ class _EdfHeader:
     patient_code: str | None
 
 
-def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+def read_edf(
+    path: Path,
+    wanted: Sequence[str] | None,
+    unit: Unit | None,
+    table: ChannelTable | None = None,
+) -> Content:
     """Read an EDF, EDF+ or BDF file.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted : sequence of str or None
+    wanted, table
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever the header declares.
@@ -89,7 +95,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
             )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
-    channels = choose_channels(path, header.labels, unusable, wanted)
+    channels = choose_channels(path, header.labels, unusable, wanted, table=table)
     if len({header.n_samples[index] for index in channels.taken}) > 1:
         rates = ", ".join(
             f"{header.labels[index]} {header.n_samples[index] / header.record_seconds:g} Hz"
@@ -130,6 +136,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
         annotations=annotations,
         patient_code=header.patient_code,
         gaps=gaps,
+        units=tuple(declared or None for declared in header.units),
     )
 
 

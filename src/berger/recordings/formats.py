@@ -8,13 +8,15 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from berger.recordings.bids import sidecar_bytes
 from berger.recordings.edf import read_edf
 from berger.recordings.layout import LayoutConfig, read_layout
-from berger.recordings.recording import Content, Unit
+from berger.recordings.recording import ChannelTable, Content, Unit
 from berger.recordings.through_mne import brainvision_header, read_through_mne
 
-# Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
-Reader = Callable[[Path, Sequence[str] | None, Unit | None], Content]
+# Of a file, the channels wanted, the unit that its numbers have whatever it declares, and what
+# stands beside it about its channels.
+Reader = Callable[[Path, Sequence[str] | None, Unit | None, ChannelTable | None], Content]
 
 FORMATS: Mapping[str, Reader] = MappingProxyType(
     {
@@ -80,20 +82,24 @@ def is_companion(path: Path) -> bool:
 def size_of(path: Path) -> int:
     """Return the bytes of a recording: of its file and those that belong to it, or of its folder.
 
+    What a BIDS root says about the recording counts too.
+
     Raises
     ------
     OSError
         If the file is not there.
     """
+    beside = sidecar_bytes(path)
     if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        return beside + sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     suffix = format_of(path) or ""
     named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
     if suffix == ".vhdr" and path.is_file():
         header = brainvision_header(path)
         names = [header.get(key, "") for key in ("datafile", "markerfile")]
         named = [path.with_name(name) for name in names if name]
-    return path.stat().st_size + sum(file.stat().st_size for file in named if file.is_file())
+    own = path.stat().st_size + sum(file.stat().st_size for file in named if file.is_file())
+    return own + beside
 
 
 _COMPANIONS = {

@@ -23,6 +23,7 @@ from berger.errors import BergerError
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
+    ChannelTable,
     Content,
     Gap,
     KeptOut,
@@ -106,7 +107,12 @@ class LayoutConfig(Config):
 
 
 def read_layout(
-    path: Path, wanted: Sequence[str] | None, unit: Unit | None, layout: LayoutConfig
+    path: Path,
+    wanted: Sequence[str] | None,
+    unit: Unit | None,
+    table: ChannelTable | None = None,
+    *,
+    layout: LayoutConfig,
 ) -> Content:
     """Read a file as its layout says.
 
@@ -114,7 +120,7 @@ def read_layout(
     ----------
     path : Path
         The file.
-    wanted : sequence of str or None
+    wanted, table
         As in `choose_channels`.
     unit : Unit or None
         Not used: the layout declares the unit.
@@ -137,7 +143,7 @@ def read_layout(
     if not trials.size:
         raise BergerError(f"{path}: {', '.join(layout.signal)} is empty; take the file out.")
     names = _names(source, layout, n_channels)
-    channels = choose_channels(path, names, {}, wanted)
+    channels = choose_channels(path, names, {}, wanted, table=table)
     others = tuple(KeptOut(name, "not in the layout") for name in source.other_columns)
 
     gaps = [Gap(n_times * trial, None) for trial in range(1, n_trials)]
@@ -156,6 +162,7 @@ def read_layout(
         annotations=_annotations(source, layout, sfreq, trials.shape),
         patient_code=None,
         gaps=tuple(gaps),
+        units=(layout.unit,) * n_channels,
     )
 
 

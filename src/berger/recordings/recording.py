@@ -66,8 +66,9 @@ class Recording:
     subject : str
         Who was recorded.
     subject_source : str
-        How `subject` is known: "pattern" (found in the path), "header" (the file's patient
-        code), "file name" (nothing better; two files are then two subjects) or "simulation".
+        How `subject` is known: "pattern" (found in the path), "bids" (the file lies in a BIDS
+        root), "header" (the file's patient code), "file name" (nothing better; two files are then
+        two subjects) or "simulation".
     session : str or None
         Which of the subject's recordings, where the path says so.
     path : Path
@@ -85,7 +86,15 @@ class Recording:
         system), what the file declares ("depth electrode", "EMG", ...) or the name says ("EOG",
         "bipolar", ...), else "name as given". Empty where nobody has said.
     site : str or None
-        Where it was recorded, where the path says so.
+        Where it was recorded, where the path or a BIDS root says so.
+    run, task : str or None
+        Which run of which task, where a BIDS root says so.
+    species : str or None
+        Who was recorded, where a BIDS root says so; "human", "mouse" or "rat" for these.
+    participant : tuple of (str, str)
+        All that a BIDS root says of the subject, column and value as they stand there.
+    notes : tuple of str
+        What was taken from elsewhere than the file, or left out, in sentences.
     """
 
     signal: npt.NDArray[np.float64]
@@ -101,6 +110,11 @@ class Recording:
     gaps: tuple[Gap, ...] = ()
     kinds: tuple[str, ...] = ()
     site: str | None = None
+    run: str | None = None
+    task: str | None = None
+    species: str | None = None
+    participant: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:
@@ -128,6 +142,55 @@ class Content:
     annotations: tuple[Annotation, ...]
     patient_code: str | None
     gaps: tuple[Gap, ...] = ()
+    units: tuple[str | None, ...] = ()  # of all channels as the file states them, if it does
+
+
+@dataclass(frozen=True)
+class DescribedChannel:
+    """What a table beside the file says of one channel; None where it says nothing."""
+
+    name: str
+    kind: str | None = None  # as in `Recording.kinds`; "EEG" is decided by the name
+    unit: str | None = None
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class ChannelTable:
+    """A table beside the file that describes its channels, and what to call it in messages."""
+
+    source: str
+    rows: tuple[DescribedChannel, ...]
+
+    def match(self, path: Path, labels: Sequence[str]) -> dict[int, DescribedChannel]:
+        """Return index in the file → row, by name; of equal names the first is the first.
+
+        Raises
+        ------
+        BergerError
+            If a row names a channel that the file `path` lacks.
+        """
+        places: dict[str, list[int]] = {}
+        for index, label in enumerate(labels):
+            places.setdefault(label.strip(), []).append(index)
+        matched, unknown = {}, []
+        for row in self.rows:
+            if places.get(row.name):
+                matched[places[row.name].pop(0)] = row
+            else:
+                unknown.append(row.name)
+        if unknown:
+            left = [name for name, indices in places.items() for _ in indices]
+            raise BergerError(
+                f"{path}: {self.source} describes {_listed(unknown)}, which the file lacks; "
+                f"correct the names there to the file's"
+                + (f", of which {_listed(left)} are not described." if left else ".")
+            )
+        return matched
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def gaps_between(clock: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]) -> tuple[Gap, ...]:
@@ -188,6 +251,7 @@ def choose_channels(
     unusable: Mapping[int, str],
     wanted: Sequence[str] | None,
     declared: Mapping[int, str] = MappingProxyType({}),
+    table: ChannelTable | None = None,
 ) -> Channels:
     """Choose a file's EEG channels.
 
@@ -204,18 +268,27 @@ def choose_channels(
     declared : mapping of int to str
         Index of a channel that the file itself calls something else than EEG → what. Such a
         channel is taken only where it is wanted.
+    table : ChannelTable, optional
+        What stands beside the file. Its kinds go before those in `declared`; a channel that it
+        marks as bad is taken only where it is wanted.
 
     Raises
     ------
     RejectedError
         If a channel wanted is not there.
     BergerError
-        If no channel is left, or two of one name.
+        If no channel is left, two of one name, or `table` does not fit.
     """
     names = canonical_names(labels)
+    described = table.match(path, labels) if table else {}
+    told = {index: row.kind for index, row in described.items() if row.kind}
+    declared = {i: kind for i, kind in {**declared, **told}.items() if kind != "EEG"}
     reasons = dict(unusable)
     if wanted is None:
-        reasons = {**declared, **unusable}
+        bad = dict.fromkeys(
+            (index for index, row in described.items() if row.bad), "marked bad in channels.tsv"
+        )
+        reasons = {**declared, **bad, **unusable}
     missing = []
     if wanted is None:
         for index, label in enumerate(labels):

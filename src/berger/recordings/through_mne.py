@@ -25,6 +25,7 @@ from berger.errors import BergerError
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
+    ChannelTable,
     Content,
     Gap,
     Unit,
@@ -51,14 +52,19 @@ _KINDS = {
 _SMALL = 1e-9  # seconds
 
 
-def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+def read_through_mne(
+    path: Path,
+    wanted: Sequence[str] | None,
+    unit: Unit | None,
+    table: ChannelTable | None = None,
+) -> Content:
     """Read a file of a format that MNE knows by its suffix.
 
     Parameters
     ----------
     path : Path
         The file (for EGI's .mff, the folder).
-    wanted : sequence of str or None
+    wanted, table
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever it declares.
@@ -87,7 +93,7 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
             unusable[index] = "marked as bad in the file"
         elif kind != "eeg":
             declared[index] = _KINDS.get(kind, kind)
-    channels = choose_channels(path, labels, unusable, wanted, declared)
+    channels = choose_channels(path, labels, unusable, wanted, declared, table)
     if path.suffix.lower() == ".gdf":
         _check_one_rate(path, labels, list(channels.taken))
     try:
@@ -108,6 +114,7 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         sfreq=sfreq,
         annotations=annotations,
         patient_code=_patient_code(raw),
+        units=tuple(_stated_unit(path, raw, index) for index in range(len(labels))),
         gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
 
@@ -132,21 +139,27 @@ def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> f
     """Return µV per unit of what MNE returns, volts by what the file declares."""
     if unit is None:
         return 1e6
-    name = path.name.lower()
-    if name.endswith((".fif", ".fif.gz")):
-        declared = "V"
-    elif name.endswith(".gdf"):
-        declared = _gdf_units(path)[index][0].replace("uV", "µV")
-    elif name.endswith(".vhdr"):
-        declared = raw._orig_units[raw.ch_names[index]]
-    elif name.endswith((".set", ".lay", ".raw")):  # always microvolts
-        declared = "µV"
-    else:
+    declared = _stated_unit(path, raw, index)
+    if declared is None and path.name.lower().endswith((".set", ".lay", ".raw")):
+        declared = "µV"  # always
+    if declared is None:
         raise BergerError(
             f"{path}: the unit of this format is not open to doubt; leave out `unit`, or export "
             "the file in another format."
         )
     return 1e6 * MICROVOLTS[unit] / MICROVOLTS[declared]
+
+
+def _stated_unit(path: Path, raw: mne.io.BaseRaw, index: int) -> str | None:
+    """Return the unit that the file states for a channel, None if its format states none."""
+    name = path.name.lower()
+    if name.endswith((".fif", ".fif.gz")):
+        return "V"
+    if name.endswith(".gdf"):
+        return _gdf_units(path)[index][0].replace("uV", "µV")
+    if name.endswith(".vhdr"):
+        return (raw._orig_units or {}).get(raw.ch_names[index])
+    return None
 
 
 def _without_skips(
