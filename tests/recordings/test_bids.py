@@ -20,6 +20,7 @@ from berger.recordings import (
     Gap,
     KeptOut,
     find_recordings,
+    hash_of,
     read_recording,
     size_of,
     species_name,
@@ -190,20 +191,17 @@ def test_who_and_what_was_recorded(written):
     )
     assert (second.subject, second.session, second.run) == ("sub-02", None, None)
     assert (second.species, second.site) == (None, None)
-    # bad channels and those that are declared no EEG stay out, though Pz is an electrode's name
-    assert first.ch_names == ("Fp1", "Cz")
-    assert first.kept_out[:2] == (
-        KeptOut("Pz", "marked bad in channels.tsv"),
-        KeptOut("Aux", "EOG"),
-    )
+    assert first.ch_names == ("Fp1", "Cz", "Pz")
+    assert (first.bads, second.bads) == (("Pz",), ())
+    assert first.kept_out[0] == KeptOut("Aux", "EOG")
+    assert f"{EDF.replace('_eeg.edf', '_channels.tsv')} marks Pz as bad." in first.notes
 
 
 def test_channels_asked_for_are_taken_with_their_kinds(written):
     recording = read_recording(written / EDF, ch_names=["Aux", "Pz"])
     assert recording.ch_names == ("Pz", "Aux")
     assert recording.kinds == ("scalp", "EOG")
-    table = EDF.replace("_eeg.edf", "_channels.tsv")
-    assert f"Took Pz though marked bad in {table}." in recording.notes
+    assert recording.bads == ("Pz",)
 
 
 @pytest.mark.parametrize(
@@ -464,12 +462,14 @@ def test_channels_of_one_name_are_described_in_their_order(root):
 # --- The road ----------------------------------------------------------------------------
 
 
-def test_size_notices_changed_tables(root):
-    size = size_of(root / EDF)
+def test_size_and_hash_notice_changed_tables(root):
+    size, digest = size_of(root / EDF), hash_of(root / EDF)
     assert size > (root / EDF).stat().st_size
     participants = root / "participants.tsv"
     participants.write_text(PARTICIPANTS + "sub-03\t40\tn/a\tn/a\tn/a\n")
-    assert size_of(root / EDF) == size  # another subject
+    assert (size_of(root / EDF), hash_of(root / EDF)) == (size, digest)  # another subject
+    participants.write_text(PARTICIPANTS.replace("Jena", "Gera"))
+    assert (size_of(root / EDF), hash_of(root / EDF) == digest) == (size, False)
     participants.write_text(PARTICIPANTS.replace("Jena", "Halle"))
     assert size_of(root / EDF) == size + 1
     for suffix in ("channels", "events"):
@@ -499,8 +499,8 @@ def test_from_root_to_corpus_to_labels(root, tmp_path):
     assert (first["task"], first["run"], first["site"]) == ("eyes", "01", "Jena")
     assert (first["species"], second["species"]) == ("human", "human")
     assert {"name": "age", "value": "31"} in first["participant"]
-    assert first["history"][0].startswith("Took 4 annotations from sub-01/ses-1/eeg/")
-    assert {"name": "Pz", "reason": "marked bad in channels.tsv"} in first["kept_out"]
+    assert first["history"][1].startswith("Took 4 annotations from sub-01/ses-1/eeg/")
+    assert {"name": "Pz", "reason": "marked as bad"} in first["kept_out"]
     rejected = table.loc["study/sub-03/eeg/sub-03_task-eyes_eeg.edf"]
     assert rejected["status"] == "rejected"
     assert (

@@ -90,11 +90,11 @@ def test_bad_and_trigger_channels_and_other_units_are_never_taken(tmp_path):
     recording = read_recording(tmp_path / "x_raw.fif")
     assert recording.ch_names == ("Fp1",)
     assert recording.kept_out == (
-        KeptOut("T3", "marked as bad in the file"),
+        KeptOut("T3", "marked as bad"),
         KeptOut("STI", "trigger"),
         KeptOut("Cz", "is no voltage"),
     )
-    with pytest.raises(RejectedError, match=r"lacks T7; .* T3 \(marked as bad in the file\)"):
+    with pytest.raises(RejectedError, match=r"lacks T7; .* T3 \(marked as bad\)"):
         read_recording(tmp_path / "x_raw.fif", ch_names=["T7"])
 
 

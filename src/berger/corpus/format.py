@@ -46,11 +46,13 @@ RECORDING_COLUMNS = pa.schema(
         "session": pa.string(),
         "site": pa.string(),  # where it was recorded, if known
         "source_bytes": pa.int64(),
+        "source_sha256": pa.string(),  # of the file, as `berger.recordings.hash_of`
         "source_sfreq": pa.float64(),  # Hz, of the file
         "sfreq": pa.float64(),  # Hz, of the corpus
         "ch_names": pa.list_(pa.string()),
         "original_ch_names": pa.list_(pa.string()),  # the same channels by their names in the file
         "kept_out": pa.list_(pa.struct({"name": pa.string(), "reason": pa.string()})),
+        "interpolated": pa.list_(pa.string()),  # electrodes computed from others
         "n_times": pa.int64(),  # 0 unless ok
         "shard": pa.string(),  # file name
         "offset": pa.int64(),  # of the block's first sample in the shard, in int16 elements

@@ -12,6 +12,7 @@ Only EEG leaves this room. What is kept out is listed with its reason, never sil
 - `recording`: the value types, and how channels are chosen.
 - `bids`: what a BIDS root says beside its recordings.
 - `edf`: the reader of EDF, EDF+ and BDF.
+- `triggers`: from trigger channels to annotations.
 - `through_mne`: the reader of all other formats of EEG devices and programs.
 - `layout`: the reader of columns and arrays (CSV, MATLAB, NPZ) whose meaning is declared.
 - `formats`: suffix → reader, and which files belong to another.
@@ -19,7 +20,7 @@ Only EEG leaves this room. What is kept out is listed with its reason, never sil
 """
 
 from berger.recordings.bids import species_name
-from berger.recordings.formats import size_of
+from berger.recordings.formats import files_of, hash_of, size_of
 from berger.recordings.layout import LayoutConfig
 from berger.recordings.reading import (
     compile_subject_pattern,
@@ -38,7 +39,9 @@ __all__ = [
     "RejectedError",
     "Unit",
     "compile_subject_pattern",
+    "files_of",
     "find_recordings",
+    "hash_of",
     "identify",
     "read_recording",
     "size_of",

@@ -222,26 +222,27 @@ def apply_sidecars(
     return content, tuple(notes)
 
 
-def sidecar_bytes(path: Path) -> int:
-    """Return the bytes of what a BIDS root says about a recording; 0 outside of one.
+def tables_of(path: Path) -> list[Path]:
+    """Return the tables of channels and events that hold for a recording; none outside of a root.
 
-    Of participants.tsv, which grows with the data set, only the subject's entries count.
-
-    Raises
-    ------
-    OSError
-        If a table is a link to nowhere.
+    None either where reading the recording would fail and say why.
     """
     try:
         place = _Place.of(path)
-        if place is None:
-            return 0
-        tables = [place.nearest(suffix) for suffix in ("channels", "events")]
-        row = _participant(place) or ()
+        tables = [place.nearest(suffix) for suffix in ("channels", "events")] if place else []
     except BergerError:
-        return 0  # reading the recording fails and says why
-    n_bytes = sum(table.stat().st_size for table in tables if table is not None)
-    return n_bytes + sum(len(f"{name}{value}".encode()) for name, value in row)
+        return []
+    return [table for table in tables if table is not None]
+
+
+def participant_bytes(path: Path) -> bytes:
+    """Return the subject's row of participants.tsv, a table that grows with the data set."""
+    try:
+        place = _Place.of(path)
+        row = _participant(place) if place else None
+    except BergerError:
+        return b""
+    return "".join(f"{name}\t{value}\n" for name, value in row or ()).encode()
 
 
 @dataclass(frozen=True)
@@ -495,7 +496,7 @@ def _compare(path: Path, content: Content, table: ChannelTable, unit: Unit | Non
                 "the table, or set `unit` to what the numbers in the file really are."
             )
     if bad := [name for index, name in names.items() if index in rows and rows[index].bad]:
-        yield f"Took {', '.join(bad)} though marked bad in {table.source}."
+        yield f"{table.source} marks {', '.join(bad)} as bad."
     if unsaid := [name for index, name in names.items() if index not in rows]:
         yield f"{table.source} does not describe {', '.join(unsaid)}."
 

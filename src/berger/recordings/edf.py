@@ -9,25 +9,26 @@ with samples of 24 bits (BioSemi).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mne
 import numpy as np
+import numpy.typing as npt
 
 from berger.errors import BergerError
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
-    ChannelTable,
     Content,
     Gap,
     Unit,
+    Wanted,
     choose_channels,
     gaps_between,
     recorded_annotations,
 )
+from berger.recordings.triggers import trigger_annotations
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -62,19 +63,14 @@ class _EdfHeader:
     patient_code: str | None
 
 
-def read_edf(
-    path: Path,
-    wanted: Sequence[str] | None,
-    unit: Unit | None,
-    table: ChannelTable | None = None,
-) -> Content:
+def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     """Read an EDF, EDF+ or BDF file.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted, table
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever the header declares.
@@ -95,7 +91,7 @@ def read_edf(
             )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
-    channels = choose_channels(path, header.labels, unusable, wanted, table=table)
+    channels = choose_channels(path, header.labels, unusable, wanted)
     if len({header.n_samples[index] for index in channels.taken}) > 1:
         rates = ", ".join(
             f"{header.labels[index]} {header.n_samples[index] / header.record_seconds:g} Hz"
@@ -128,6 +124,8 @@ def read_edf(
     if header.interrupted:
         n_samples = header.n_samples[next(iter(channels.taken))]
         gaps, annotations = _read_times(path, header, n_samples) or (gaps, annotations)
+    if triggers := _read_triggers(path, header):
+        annotations = tuple(sorted((*annotations, *triggers), key=lambda mark: mark.onset))
     return Content(
         labels=header.labels,
         channels=channels,
@@ -248,6 +246,24 @@ def _line_ends_converted(path: Path) -> bool:
     return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
+def _bytes_of(path: Path, header: _EdfHeader, index: int) -> npt.NDArray[np.uint8]:
+    """Return a channel's bytes, one row a data record, without reading them yet."""
+    records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1))
+    start, stop = (sum(header.n_samples[:end]) * header.sample_bytes for end in (index, index + 1))
+    return records.reshape(header.n_records, -1)[:, start:stop]
+
+
+def _read_triggers(path: Path, header: _EdfHeader) -> list[Annotation]:
+    """Return the triggers in BioSemi's status channel."""
+    if header.sample_bytes == 2 or "Status" not in header.labels:
+        return []
+    index = header.labels.index("Status")
+    # three bytes a sample, the lowest first
+    samples = _bytes_of(path, header, index).reshape(-1, 3)[:, :2]
+    values = np.ascontiguousarray(samples).view("<u2")[:, 0]
+    return trigger_annotations(values, header.n_samples[index] / header.record_seconds, status=True)
+
+
 # Onset, duration and texts of one annotation.
 _ANNOTATION = re.compile(rb"([+-]\d+\.?\d*)(?:\x15(\d+\.?\d*))?\x14([^\0]*)\x14\0")
 
@@ -262,15 +278,7 @@ def _read_times(
     texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
         return None
-    records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
-        header.n_records, -1
-    )
-    contents = [
-        records[:, start * header.sample_bytes : stop * header.sample_bytes]
-        for start, stop in (
-            (sum(header.n_samples[:index]), sum(header.n_samples[: index + 1])) for index in texts
-        )
-    ]
+    contents = [_bytes_of(path, header, index) for index in texts]
     onsets = []
     for record in contents[0]:
         onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())

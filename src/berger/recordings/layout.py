@@ -7,7 +7,7 @@ its axes, unit and rate.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,11 +23,11 @@ from berger.errors import BergerError
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
-    ChannelTable,
     Content,
     Gap,
     KeptOut,
     Unit,
+    Wanted,
     choose_channels,
 )
 
@@ -106,21 +106,14 @@ class LayoutConfig(Config):
         return self
 
 
-def read_layout(
-    path: Path,
-    wanted: Sequence[str] | None,
-    unit: Unit | None,
-    table: ChannelTable | None = None,
-    *,
-    layout: LayoutConfig,
-) -> Content:
+def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutConfig) -> Content:
     """Read a file as its layout says.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted, table
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         Not used: the layout declares the unit.
@@ -143,7 +136,7 @@ def read_layout(
     if not trials.size:
         raise BergerError(f"{path}: {', '.join(layout.signal)} is empty; take the file out.")
     names = _names(source, layout, n_channels)
-    channels = choose_channels(path, names, {}, wanted, table=table)
+    channels = choose_channels(path, names, {}, wanted)
     others = tuple(KeptOut(name, "not in the layout") for name in source.other_columns)
 
     gaps = [Gap(n_times * trial, None) for trial in range(1, n_trials)]

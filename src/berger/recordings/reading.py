@@ -18,7 +18,7 @@ from berger.recordings.bids import (
 )
 from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
 from berger.recordings.layout import LayoutConfig
-from berger.recordings.recording import Recording, Unit
+from berger.recordings.recording import Recording, Unit, Wanted
 
 
 def find_recordings(
@@ -80,6 +80,7 @@ def read_recording(
     *,
     subject_pattern: str | None = None,
     ch_names: Sequence[str] | None = None,
+    besides: Sequence[str] = (),
     layout: LayoutConfig | None = None,
     unit: Unit | None = None,
 ) -> Recording:
@@ -98,6 +99,9 @@ def read_recording(
     ch_names : sequence of str, optional
         The channels to take as EEG, named as in the file or canonically, whatever they seem to
         hold. By default the channels that are named as electrodes of the 10–5 system.
+    besides : sequence of str
+        Electrodes to take as well where the file has them, e.g. the mastoids that the others are
+        to be referenced to.
     layout : LayoutConfig, optional
         What is where in a file of its suffix (.csv, .mat, .npz), which does not say so itself.
     unit : {"V", "mV", "µV", "uV", "nV"}, optional
@@ -119,7 +123,12 @@ def read_recording(
     path = Path(path)
     reader = _reader_of(path, layout)
     sidecars = read_sidecars(path)
-    content = reader(path, ch_names, unit, sidecars.channels if sidecars else None)
+    wanted = Wanted(
+        None if ch_names is None else tuple(ch_names),
+        tuple(besides),
+        sidecars.channels if sidecars else None,
+    )
+    content = reader(path, wanted, unit)
     channels = content.channels
     whose = identify(path, content.patient_code, subject_pattern)
     said: dict[str, Any] = {}
@@ -145,6 +154,7 @@ def read_recording(
         annotations=content.annotations,
         gaps=content.gaps,
         kinds=channels.kinds,
+        bads=channels.bads,
         **said,
     )
 
