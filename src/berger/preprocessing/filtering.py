@@ -159,23 +159,30 @@ def find_mains(
     ]
     if len(places) < 4:
         return None
+    top = min(edge, sfreq / 2 - 0.5, 300)
+    lines = {mains: [f for f in range(mains, 300, mains) if f < top] for mains in (50, 60)}
+    frequency = np.fft.rfftfreq(n_times, 1 / sfreq)
+    near = np.zeros(len(frequency), bool)
+    for line in (*lines[50], *lines[60]):
+        near |= np.abs(frequency - line) <= 5
     chosen = np.unique(np.linspace(0, len(places) - 1, 100).astype(int))
     window = dsp.get_window("hann", n_times)
     segments = [piece[:, start : start + n_times] for piece, start in (places[i] for i in chosen)]
     power = np.median(
-        [np.abs(np.fft.rfft((x - x.mean(1, keepdims=True)) * window)) ** 2 for x in segments],
+        [
+            np.abs(np.fft.rfft((x - x.mean(1, keepdims=True)) * window)[:, near]) ** 2
+            for x in segments
+        ],
         axis=0,
     )
     power = power[power.any(axis=1)]  # a silent channel says nothing
-    distance = np.fft.rfftfreq(n_times, 1 / sfreq)
 
     def ratio(line: int) -> float:
-        away = np.abs(distance - line)
+        away = np.abs(frequency[near] - line)
         around = np.median(power[:, (away >= 1.5) & (away <= 5)], axis=1)
         return float(np.mean(power[:, away <= 0.5].max(axis=1) / around)) if len(power) else 0.0
 
-    top = min(edge, sfreq / 2 - 0.5, 300)
-    return {mains: {f: ratio(f) for f in range(mains, 300, mains) if f < top} for mains in (50, 60)}
+    return {mains: {line: ratio(line) for line in several} for mains, several in lines.items()}
 
 
 def _detected(
@@ -199,15 +206,17 @@ def _detected(
         history.append(f"No notch: mains would lie above the low-pass, {edge:g} Hz.")
         return None
     mains = max(strongest, key=lambda mains: strongest[mains][1])
-    said = {
-        other: f"{line} Hz {ratio:.1f} times its neighbours"
+    others = [
+        f"{line} Hz: {ratio:.1f} times"
         for other, (line, ratio) in strongest.items()
-    }
-    if strongest[mains][1] < MAINS_RATIO:
-        history.append(f"No mains found ({', '.join(said.values())}).")
+        if other != mains
+    ]
+    line, ratio = strongest[mains]
+    compared = ", ".join([f"{line} Hz: {ratio:.1f} times its neighbours", *others])
+    if ratio < MAINS_RATIO:
+        history.append(f"No mains found ({compared}).")
         return None
-    others = "".join(f"; {text}" for other, text in said.items() if other != mains)
-    history.append(f"Mains found at {mains} Hz ({said[mains]}{others}).")
+    history.append(f"Mains found at {mains} Hz ({compared}).")
     return float(mains)
 
 

@@ -118,7 +118,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     plural = "stretch" if len(stretches) == 1 else "stretches"
     history.append(
         f"Kept {kept:.1f} of {duration:.1f} s in {len(stretches)} {plural}"
-        + (f"; dropped {sum_up(dropped)}." if dropped else ".")
+        + (f"; dropped {lost_by_cause}." if (lost_by_cause := sum_up(dropped)) else ".")
     )
     offset = start / sfreq
     return Prepared(

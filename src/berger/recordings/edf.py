@@ -62,6 +62,12 @@ class _EdfHeader:
     sample_bytes: int  # 2 in EDF, 3 in BDF
     patient_code: str | None
 
+    @property
+    def status(self) -> int | None:
+        """Which channel is BioSemi's status, if any."""
+        is_bdf = self.sample_bytes == 3
+        return self.labels.index("Status") if is_bdf and "Status" in self.labels else None
+
 
 def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     """Read an EDF, EDF+ or BDF file.
@@ -85,6 +91,8 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     for index, declared in enumerate(header.units):
         if header.labels[index] in _TEXTS:
             unusable[index] = "annotations"
+        elif index == header.status:
+            unusable[index] = "trigger"
         elif declared not in _MICROVOLTS and not (unit and not declared):
             unusable[index] = (
                 f"unit {declared!r} is no voltage" if declared else "no unit in the header"
@@ -255,9 +263,9 @@ def _bytes_of(path: Path, header: _EdfHeader, index: int) -> npt.NDArray[np.uint
 
 def _read_triggers(path: Path, header: _EdfHeader) -> list[Annotation]:
     """Return the triggers in BioSemi's status channel."""
-    if header.sample_bytes == 2 or "Status" not in header.labels:
+    index = header.status
+    if index is None:
         return []
-    index = header.labels.index("Status")
     # three bytes a sample, the lowest first
     samples = _bytes_of(path, header, index).reshape(-1, 3)[:, :2]
     values = np.ascontiguousarray(samples).view("<u2")[:, 0]
