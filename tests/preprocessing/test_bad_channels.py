@@ -99,7 +99,7 @@ def test_by_default_channels_marked_as_bad_are_kept_out_and_nothing_is_looked_fo
 @pytest.mark.parametrize(
     ("names", "bads", "options", "message"),
     [
-        (MONTAGE, ("Fz",), {"ch_names": ("Cz", "Fz")}, r"Fz \(marked as bad .* leave the channel"),
+        (MONTAGE, ("Fz",), {"ch_names": ("Cz", "Fz")}, r"Fz \(marked as bad\); leave the channel"),
         (MONTAGE[:8], ("Fz",), {"bad_channels": "interpolate"}, "1 of 8 scalp .* from 8 good ones"),
         (
             MONTAGE,
