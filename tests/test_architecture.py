@@ -44,6 +44,7 @@ ROOMS = [
 # library → the rooms or files that may import it
 ONLY_IN = {
     "mne": {"recordings", "simulation", "preprocessing"},
+    "mne_bids": {"recordings/bids.py"},
     "neurodsp": {"simulation"},
     "pyarrow": {"corpus"},
     "safetensors": {"checkpoints"},

@@ -98,6 +98,7 @@ def prepare(
     *paths: Path,
     out: Path,
     config: str | None = None,
+    check_sources: bool = False,
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
@@ -113,6 +114,9 @@ def prepare(
     config
         YAML file or name of a shipped configuration; see `berger configs`. Every field can also
         be given by itself, e.g. --notch 50.
+    check_sources
+        Read every file that is in the corpus already and compare its content. Otherwise that is
+        done where size or time of change tell that it may be another.
     print_config
         Show what would be done, and stop.
     """
@@ -125,7 +129,12 @@ def prepare(
     if not paths:
         raise BergerError("prepare: no recordings given; name files or folders before --out.")
     summary = prepare_corpus(
-        list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
+        list(paths),
+        out,
+        settings,
+        workers=common.n_processes,
+        progress=not common.quiet,
+        check_sources=check_sources,
     )
     _tell_failures([failure.reason for failure in summary.failures])
     if summary.unknown_people > 1:

@@ -81,21 +81,84 @@ def test_what_the_file_declares_comes_before_the_name_unless_the_channel_is_want
     check_waves(wanted)
 
 
-def test_bad_and_trigger_channels_and_other_units_are_never_taken(tmp_path):
+def test_trigger_channels_and_other_units_are_never_taken_and_bad_ones_are_marked(tmp_path):
     names, types = ("Fp1", "T3", "STI", "Cz"), ("eeg", "eeg", "stim", "temperature")
     info = mne.create_info(list(names), SFREQ, list(types))
     raw = mne.io.RawArray(np.zeros((4, 500)), info, verbose="ERROR")
     raw.info["bads"] = ["T3"]
     raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
     recording = read_recording(tmp_path / "x_raw.fif")
-    assert recording.ch_names == ("Fp1",)
-    assert recording.kept_out == (
-        KeptOut("T3", "marked as bad in the file"),
-        KeptOut("STI", "trigger"),
-        KeptOut("Cz", "is no voltage"),
+    assert recording.ch_names == ("Fp1", "T7")
+    assert recording.bads == ("T7",)
+    assert recording.kept_out == (KeptOut("STI", "trigger"), KeptOut("Cz", "is no voltage"))
+    assert recording.annotations == ()
+    with pytest.raises(RejectedError, match=r"lacks Cz; .* Cz \(is no voltage\)"):
+        read_recording(tmp_path / "x_raw.fif", ch_names=["Cz"])
+
+
+def test_a_good_channel_comes_before_a_bad_one_of_the_same_electrode(tmp_path):
+    raw = raw_array(("T7", "T3"), ("eeg", "eeg"))
+    raw.info["bads"] = ["T7"]
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.original_ch_names == ("T3",)
+    assert recording.kept_out == (KeptOut("T7", "marked as bad"),)
+
+
+def with_triggers(names, pulses):
+    """Fp1 and trigger channels with pulses of {channel: [(first, stop, value), ...]}."""
+    info = mne.create_info(["Fp1", *names], SFREQ, ["eeg"] + ["stim"] * len(names))
+    values = np.zeros((len(names), 1000))
+    for channel, several in pulses.items():
+        for first, stop, value in several:
+            values[names.index(channel), first:stop] = value
+    return mne.io.RawArray(np.vstack([WAVES[0] * 1e-6, values]), info, verbose="ERROR")
+
+
+def test_triggers_are_annotations_as_mne_finds_them(tmp_path):
+    pulses = [
+        (0, 3, 7),
+        (250, 251, 12),
+        (400, 450, 3),
+        (450, 500, 1),
+        (500, 520, 5),
+        (998, 1000, 2),
+    ]
+    raw = with_triggers(["STI 014"], {"STI 014": pulses})
+    raw.set_annotations(mne.Annotations([3.0], [1.0], ["rest"]))
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "x_raw.fif").annotations
+    assert Annotation(3.0, 1.0, "rest") in marks
+    triggers = [mark for mark in marks if mark.description.startswith("trigger ")]
+    events = mne.find_events(
+        raw, consecutive=True, initial_event=True, shortest_event=1, verbose="ERROR"
     )
-    with pytest.raises(RejectedError, match=r"lacks T7; .* T3 \(marked as bad in the file\)"):
-        read_recording(tmp_path / "x_raw.fif", ch_names=["T7"])
+    assert [(round(m.onset * SFREQ), m.description) for m in triggers] == [
+        (sample, f"trigger {value}") for sample, _, value in events
+    ]
+    assert [m.duration for m in triggers] == [0.02, 0.0, 0.49, 0.49, 0.19, 0.01]
+    assert [m.onset for m in marks] == sorted(m.onset for m in marks)
+
+
+def test_of_several_trigger_channels_that_with_all_or_every_one_is_read(tmp_path):
+    pulses = {"STI 001": [(100, 110, 1)], "STI 002": [(200, 210, 1)]}
+    with_triggers(["STI 001", "STI 002"], pulses).save(tmp_path / "a_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "a_raw.fif").annotations
+    assert [m.description for m in marks] == ["trigger STI 001 1", "trigger STI 002 1"]
+    whole = pulses | {"STI101": [(100, 110, 1), (200, 210, 2)]}
+    raw = with_triggers(["STI 001", "STI 002", "STI101"], whole)
+    raw.save(tmp_path / "b_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "b_raw.fif").annotations
+    assert [m.description for m in marks] == ["trigger 1", "trigger 2"]
+
+
+def test_triggers_stay_with_their_samples_where_a_recording_was_interrupted(tmp_path):
+    raw = with_triggers(["STI 014"], {"STI 014": [(100, 101, 1), (700, 701, 2)]})
+    raw.set_annotations(mne.Annotations([3.0], [2.0], ["BAD_ACQ_SKIP"]))
+    raw._data[0, 300:500] = 0
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "x_raw.fif").annotations
+    assert marks == (Annotation(1.0, 0.0, "trigger 1"), Annotation(5.0, 0.0, "trigger 2"))
 
 
 def test_what_was_skipped_is_a_gap(tmp_path):
@@ -128,17 +191,27 @@ def test_what_is_no_raw_recording_is_refused(tmp_path):
 # --- BDF ---------------------------------------------------------------------------------
 
 
+# lines at rest, a trigger of one sample, one that follows at once; above are BioSemi's own bits
+STATUS = np.full(1000, 1 << 20)
+STATUS[250] += 128
+STATUS[400:450] += 65_535
+STATUS[450:500] += 3
+
+
 @pytest.fixture
 def bdf(tmp_path):
     signals = [
         edfio.BdfSignal(
             wave, SFREQ, label=label, physical_dimension="uV", physical_range=(-9100, 9100)
         )
-        for label, wave in zip(("Fp1", "T3", "Status"), WAVES, strict=True)
+        for label, wave in zip(("Fp1", "T3"), WAVES, strict=False)
     ]
-    marks = [edfio.EdfAnnotation(2.5, 1.5, "left")]
+    status = edfio.BdfSignal(
+        STATUS.astype(float), SFREQ, label="Status", physical_range=(-8_388_608, 8_388_607)
+    )
+    marks = [edfio.EdfAnnotation(2.6, 1.5, "left")]
     path = tmp_path / "rest.bdf"
-    edfio.Bdf(signals, annotations=marks, patient=edfio.Patient(code="K17")).write(path)
+    edfio.Bdf([*signals, status], annotations=marks, patient=edfio.Patient(code="K17")).write(path)
     return path
 
 
@@ -149,7 +222,12 @@ def test_bdf(bdf):
         KeptOut("Status", "trigger"),
         KeptOut("BDF Annotations", "annotations"),
     )
-    assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+    assert recording.annotations == (
+        Annotation(2.5, 0.0, "trigger 128"),
+        Annotation(2.6, 1.5, "left"),
+        Annotation(4.0, 0.49, "trigger 65535"),
+        Annotation(4.5, 0.49, "trigger 3"),
+    )
     assert recording.subject == "K17"
 
 
@@ -318,6 +396,7 @@ def test_egi_simple_binary(tmp_path):
         read_recording(tmp_path / "rest.raw")
     recording = read_recording(tmp_path / "rest.raw", ch_names=["E1", "E2"])
     np.testing.assert_allclose(recording.signal, WAVES[:2], atol=1e-3)
+    assert recording.annotations == (Annotation(2.5, 0.0, "left"),)  # once, by its name
 
 
 def write_persyst(tmp_path, sample_times=""):
@@ -366,7 +445,7 @@ def test_cnt_is_told_apart_by_its_beginning(tmp_path):
 @pytest.mark.parametrize(
     ("file", "n_chans", "sfreq", "n_times", "n_annotations"),
     [
-        ("biosemi.bdf", 64, 2048, 2048, 0),
+        ("biosemi.bdf", 64, 2048, 2048, 1),
         ("eeglab_data.set", 30, 128, 30504, 154),
         ("eeglab_test.edf", 16, 256, None, None),
         ("resting_raw.fif", 2, 200, 72000, 0),
@@ -381,6 +460,18 @@ def test_real_files_that_are_read(real_data, file, n_chans, sfreq, n_times, n_an
     assert n_annotations in (None, len(recording.annotations))
     assert 1 < np.median(recording.signal.std(axis=1)) < 200  # µV
     assert recording.subject_source == "file name"
+
+
+def test_real_triggers_are_those_that_mne_finds(real_data):
+    path = real_data / "formats" / "eeglab_test.bdf"
+    recording = read_recording(path, ch_names=["A1", "A2"])
+    raw = mne.io.read_raw_bdf(path, verbose="ERROR")
+    options = {"consecutive": True, "initial_event": True, "shortest_event": 1}
+    events = mne.find_events(raw, mask=0xFFFF, mask_type="and", verbose="ERROR", **options)
+    assert len(events) > 50
+    assert [(round(m.onset * 256), m.description) for m in recording.annotations] == [
+        (sample, f"trigger {value}") for sample, _, value in events
+    ]
 
 
 @pytest.mark.parametrize(

@@ -42,15 +42,17 @@ RECORDING_COLUMNS = pa.schema(
         "status": pa.string(),  # ok | failed (could not be read) | rejected (by configuration)
         "reason": pa.string(),  # why not ok
         "subject": pa.string(),
-        "subject_source": pa.string(),  # pattern | header | file name
+        "subject_source": pa.string(),  # pattern | bids | header | file name
         "session": pa.string(),
         "site": pa.string(),  # where it was recorded, if known
         "source_bytes": pa.int64(),
+        "source_sha256": pa.string(),  # of the file, as `berger.recordings.hash_of`
         "source_sfreq": pa.float64(),  # Hz, of the file
         "sfreq": pa.float64(),  # Hz, of the corpus
         "ch_names": pa.list_(pa.string()),
         "original_ch_names": pa.list_(pa.string()),  # the same channels by their names in the file
         "kept_out": pa.list_(pa.struct({"name": pa.string(), "reason": pa.string()})),
+        "interpolated": pa.list_(pa.string()),  # electrodes computed from others
         "n_times": pa.int64(),  # 0 unless ok
         "shard": pa.string(),  # file name
         "offset": pa.int64(),  # of the block's first sample in the shard, in int16 elements
@@ -67,7 +69,11 @@ RECORDING_COLUMNS = pa.schema(
         # time that was not recorded: seconds (null if unknown) before a sample of the block
         "gaps": pa.list_(pa.struct({"start": pa.int64(), "seconds": pa.float64()})),
         "kinds": pa.list_(pa.string()),  # what each of ch_names is: scalp, EMG, name as given, ...
-        "species": pa.string(),  # as the configuration says
+        "species": pa.string(),  # as the BIDS root or the configuration says
+        "run": pa.string(),  # of a BIDS root, as the next two
+        "task": pa.string(),
+        # what participants.tsv says of the subject
+        "participant": pa.list_(pa.struct({"name": pa.string(), "value": pa.string()})),
     }
 )
 WINDOW_COLUMNS = pa.schema(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS,
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
-from berger.recordings import RejectedError, read_recording
+from berger.recordings import RejectedError, hash_of, read_recording, species_name
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Task:
     recording: str
     path: Path
     source_bytes: int
+    source_time: int | None  # when it was last changed, ns; goes into the log alone
     config: PreprocessingConfig
     staging: Path
 
@@ -71,6 +73,8 @@ def stage(task: Task) -> Entry:
         block = staged_path(task.staging, task.recording, ".npy")
         with written_whole(block) as temporary, temporary.open("wb") as file:
             np.save(file, samples, allow_pickle=False)
+    with suppress(OSError, BergerError):  # what cannot be read has failed above
+        row["source_sha256"] = hash_of(task.path)
     # After the block: where this stands, the block stands.
     content = {"row": row, "stretches": stretches}
     write_json(staged_path(task.staging, task.recording, ".json"), content)
@@ -86,6 +90,7 @@ def _prepare_signal(
         task.path,
         subject_pattern=config.subject_pattern,
         ch_names=config.ch_names,
+        besides=config.besides,
         layout=config.layout,
         unit=config.unit,
     )
@@ -100,13 +105,21 @@ def _prepare_signal(
         "original_ch_names": list(source.original_ch_names),
         "kept_out": [asdict(channel) for channel in source.kept_out],
         "kinds": list(source.kinds),
-        "species": config.species,
+        "species": source.species or config.species,
+        "run": source.run,
+        "task": source.task,
+        "participant": [{"name": name, "value": value} for name, value in source.participant],
     }
+    if source.species and config.species and source.species != species_name(config.species):
+        raise RejectedError(
+            f"{task.path}: is of species {source.species!r} by participants.tsv, but the "
+            f"configuration says {config.species!r}; leave out `species`, or correct one of them."
+        )
     prepared = preprocess(source, config)
     cleaned = prepared.recording
     samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
-    history = list(prepared.history)
+    history = [*source.notes, *prepared.history]
     if n_dropped:
         dropped["out of range"] = n_dropped / cleaned.sfreq
         history.append(
@@ -118,6 +131,7 @@ def _prepare_signal(
         "ch_names": list(cleaned.ch_names),
         "original_ch_names": list(cleaned.original_ch_names),
         "kept_out": [asdict(channel) for channel in cleaned.kept_out],
+        "interpolated": list(prepared.interpolated),
         "kinds": list(cleaned.kinds),
         "offset_seconds": prepared.offset,
         "dropped": [{"cause": cause, "seconds": seconds} for cause, seconds in dropped.items()],

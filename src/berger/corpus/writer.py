@@ -40,11 +40,12 @@ from berger.corpus.packing import (
     packed_shards,
     write_tables_and_manifest,
 )
+from berger.corpus.sources import Sources, size_and_time
 from berger.corpus.staging import Entry, Task, stage, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import find_recordings, size_of
+from berger.recordings import find_recordings
 
 
 class Failure(NamedTuple):
@@ -110,6 +111,7 @@ def prepare(
     root: Path | None = None,
     workers: int = 1,
     progress: bool = True,
+    check_sources: bool = False,
 ) -> PreparationSummary:
     """Prepare recordings into a corpus; run again, it continues.
 
@@ -134,6 +136,9 @@ def prepare(
         Number of processes.
     progress : bool
         Whether to show a progress bar on stderr.
+    check_sources : bool
+        Whether to read every file that is in the corpus already and compare its hash. Without,
+        those are read whose time of change is another than when they were prepared.
 
     Returns
     -------
@@ -154,7 +159,7 @@ def prepare(
         shards, packed = packed_shards(out, manifest)
         settled = before | packed
 
-        tasks = _tasks(out, found, settled, config)
+        tasks = _tasks(out, found, settled, config, Sources(out, check=check_sources))
         seconds_read = _process(out, tasks, workers, progress)
         latest = {name: _latest(out, name, settled) for name, _ in found}
         entries = settled | {name: entry for name, entry in latest.items() if entry}
@@ -241,23 +246,20 @@ def _tasks(
     found: Sequence[tuple[str, Path]],
     settled: dict[str, Entry],
     config: PreprocessingConfig,
+    sources: Sources,
 ) -> list[Task]:
     """List the files that are still to be prepared."""
     tasks = []
     for recording, path in found:
-        try:
-            source_bytes = size_of(path)
-        except OSError:
-            source_bytes = 0  # reading it will fail and say why
         entry = _latest(out, recording, settled)
-        same = entry is not None and entry.row["source_bytes"] == source_bytes
+        same = entry is not None and sources.is_same(recording, path, entry.row)
         if recording in settled and settled[recording].is_ok and not same:
             raise BergerError(
-                f"{path}: has changed since it was prepared into {out}; restore the file, or "
-                "prepare into another folder."
+                f"{path}: has changed since it was prepared into {out}, or is another file of the "
+                "same name; restore or rename it, or prepare into another folder."
             )
         if not same or entry is None or entry.row["status"] == "failed":
-            tasks.append(Task(recording, path, source_bytes, config, out / STAGING))
+            tasks.append(Task(recording, path, *size_and_time(path), config, out / STAGING))
     return tasks
 
 
@@ -277,6 +279,7 @@ def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> floa
     """Stage all files, show and log how it goes; return the seconds of recording read."""
     started = time.perf_counter()
     size = {task.recording: task.source_bytes for task in tasks}
+    changed = {task.recording: task.source_time for task in tasks}
     seconds, n_unusable = 0.0, 0
     with (
         tqdm(
@@ -299,6 +302,7 @@ def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> floa
             )
             bar.update(size[row["recording"]])
             line = {name: row[name] for name in ("recording", "status", "reason", "seconds")}
+            line["source_time"] = changed[row["recording"]]
             line["at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")

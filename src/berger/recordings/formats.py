@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from berger.files import sha256
+from berger.recordings.bids import participant_bytes, tables_of
 from berger.recordings.edf import read_edf
 from berger.recordings.layout import LayoutConfig, read_layout
-from berger.recordings.recording import Content, Unit
+from berger.recordings.recording import Content, Unit, Wanted
 from berger.recordings.through_mne import brainvision_header, read_through_mne
 
 # Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
-Reader = Callable[[Path, Sequence[str] | None, Unit | None], Content]
+Reader = Callable[[Path, Wanted, Unit | None], Content]
 
 FORMATS: Mapping[str, Reader] = MappingProxyType(
     {
@@ -77,23 +81,62 @@ def is_companion(path: Path) -> bool:
     return False
 
 
-def size_of(path: Path) -> int:
-    """Return the bytes of a recording: of its file and those that belong to it, or of its folder.
+def files_of(path: Path) -> list[Path]:
+    """Return a recording's file and those that belong to it; all files of a folder, sorted.
+
+    In a BIDS root the tables of its channels and events belong to it.
 
     Raises
     ------
     OSError
-        If the file is not there.
+        If a file that leads to the others cannot be read.
     """
     if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        return inside + tables_of(path)
     suffix = format_of(path) or ""
     named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
     if suffix == ".vhdr" and path.is_file():
         header = brainvision_header(path)
         names = [header.get(key, "") for key in ("datafile", "markerfile")]
         named = [path.with_name(name) for name in names if name]
-    return path.stat().st_size + sum(file.stat().st_size for file in named if file.is_file())
+    return [path, *(file for file in named if file.is_file()), *tables_of(path)]
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a recording: of its file and those that belong to it, or of its folder.
+
+    What a BIDS root says about the recording counts too.
+
+    Raises
+    ------
+    OSError
+        If the file is not there.
+    """
+    return sum(file.stat().st_size for file in files_of(path)) + len(participant_bytes(path))
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a recording's bytes as hexadecimal digits.
+
+    Of several files it is the SHA-256 of their hashes and names, as `sha256sum` would list them;
+    in a BIDS root the subject's row of participants.tsv counts as one of them.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    files, row = files_of(path), participant_bytes(path)
+    if files == [path] and not row:
+        return sha256(path)
+    folder = path if path.is_dir() else path.parent
+    lines = [
+        f"{sha256(file)}  {Path(os.path.relpath(file, folder)).as_posix()}\n" for file in files
+    ]
+    if row:
+        lines.append(f"{hashlib.sha256(row).hexdigest()}  participants.tsv\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 _COMPANIONS = {

@@ -7,7 +7,7 @@ its axes, unit and rate.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -27,6 +27,7 @@ from berger.recordings.recording import (
     Gap,
     KeptOut,
     Unit,
+    Wanted,
     choose_channels,
 )
 
@@ -105,16 +106,14 @@ class LayoutConfig(Config):
         return self
 
 
-def read_layout(
-    path: Path, wanted: Sequence[str] | None, unit: Unit | None, layout: LayoutConfig
-) -> Content:
+def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutConfig) -> Content:
     """Read a file as its layout says.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted : sequence of str or None
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         Not used: the layout declares the unit.
@@ -156,6 +155,7 @@ def read_layout(
         annotations=_annotations(source, layout, sfreq, trials.shape),
         patient_code=None,
         gaps=tuple(gaps),
+        units=(layout.unit,) * n_channels,
     )
 
 

@@ -28,10 +28,12 @@ from berger.recordings.recording import (
     Content,
     Gap,
     Unit,
+    Wanted,
     choose_channels,
     gaps_between,
     recorded_annotations,
 )
+from berger.recordings.triggers import trigger_annotations
 
 # MNE's types of channel → the kinds of `berger.channels.kind_of`; "eeg" is decided by its name.
 _KINDS = {
@@ -51,14 +53,14 @@ _KINDS = {
 _SMALL = 1e-9  # seconds
 
 
-def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+def read_through_mne(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     """Read a file of a format that MNE knows by its suffix.
 
     Parameters
     ----------
     path : Path
         The file (for EGI's .mff, the folder).
-    wanted : sequence of str or None
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever it declares.
@@ -73,7 +75,7 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
     labels = tuple(_as_in_the_file(name, repeated) for name in raw.ch_names)
     kinds = raw.get_channel_types()
     units = _odd_units(path, raw)
-    bads = set(raw.info["bads"])
+    bads = [index for index, name in enumerate(raw.ch_names) if name in raw.info["bads"]]
     unusable, declared = {}, {}
     for index, (channel, kind) in enumerate(zip(raw.info["chs"], kinds, strict=True)):
         if kind == "stim":
@@ -83,15 +85,15 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         elif channel["unit"] != FIFF.FIFF_UNIT_V:
             stated = (raw._orig_units or {}).get(raw.ch_names[index], "")
             unusable[index] = f"unit {stated!r} is no voltage" if stated else "is no voltage"
-        elif raw.ch_names[index] in bads:
-            unusable[index] = "marked as bad in the file"
         elif kind != "eeg":
             declared[index] = _KINDS.get(kind, kind)
-    channels = choose_channels(path, labels, unusable, wanted, declared)
+    channels = choose_channels(path, labels, unusable, wanted, declared, bads)
     if path.suffix.lower() == ".gdf":
         _check_one_rate(path, labels, list(channels.taken))
+    # EGI's triggers are annotations already, by their names.
+    triggers = [] if path.suffix.lower() in (".mff", ".raw") else _trigger_channels(raw)
     try:
-        signal = raw.get_data(picks=list(channels.taken))
+        signal = raw.get_data(picks=[*channels.taken, *triggers])
     except Exception as error:  # whatever the reader of this format raises
         raise BergerError(
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
@@ -99,8 +101,14 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
     sfreq = float(raw.info["sfreq"])
     if path.suffix.lower() == ".lay":
         _check_uninterrupted(path, sfreq)
+    marks = [*_annotations(raw)]
+    for row, index in zip(signal[len(channels.taken) :], triggers, strict=True):
+        name = labels[index] if len(triggers) > 1 else ""
+        marks += trigger_annotations(row, sfreq, name, status=labels[index] == "Status")
+    annotations = tuple(sorted(marks, key=lambda mark: mark.onset))
     factors = [[_factor(path, raw, index, unit)] for index in channels.taken]
-    signal, gaps, annotations = _without_skips(signal * np.array(factors), sfreq, _annotations(raw))
+    signal = signal[: len(factors)] * np.array(factors)
+    signal, gaps, annotations = _without_skips(signal, sfreq, annotations)
     return Content(
         labels=labels,
         channels=channels,
@@ -108,8 +116,16 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         sfreq=sfreq,
         annotations=annotations,
         patient_code=_patient_code(raw),
+        units=tuple(_stated_unit(path, raw, index) for index in range(len(labels))),
         gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
+
+
+def _trigger_channels(raw: mne.io.BaseRaw) -> list[int]:
+    """Return the trigger channels: that which holds all others' events, else every one."""
+    triggers = mne.pick_types(raw.info, meg=False, stim=True)
+    whole = [index for index in triggers if raw.ch_names[index] in ("STI101", "STI 014")]
+    return [int(index) for index in whole[:1] or triggers]
 
 
 def _check_uninterrupted(path: Path, sfreq: float) -> None:
@@ -132,21 +148,27 @@ def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> f
     """Return µV per unit of what MNE returns, volts by what the file declares."""
     if unit is None:
         return 1e6
-    name = path.name.lower()
-    if name.endswith((".fif", ".fif.gz")):
-        declared = "V"
-    elif name.endswith(".gdf"):
-        declared = _gdf_units(path)[index][0].replace("uV", "µV")
-    elif name.endswith(".vhdr"):
-        declared = raw._orig_units[raw.ch_names[index]]
-    elif name.endswith((".set", ".lay", ".raw")):  # always microvolts
-        declared = "µV"
-    else:
+    declared = _stated_unit(path, raw, index)
+    if declared is None and path.name.lower().endswith((".set", ".lay", ".raw")):
+        declared = "µV"  # always
+    if declared is None:
         raise BergerError(
             f"{path}: the unit of this format is not open to doubt; leave out `unit`, or export "
             "the file in another format."
         )
     return 1e6 * MICROVOLTS[unit] / MICROVOLTS[declared]
+
+
+def _stated_unit(path: Path, raw: mne.io.BaseRaw, index: int) -> str | None:
+    """Return the unit that the file states for a channel, None if its format states none."""
+    name = path.name.lower()
+    if name.endswith((".fif", ".fif.gz")):
+        return "V"
+    if name.endswith(".gdf"):
+        return _gdf_units(path)[index][0].replace("uV", "µV")
+    if name.endswith(".vhdr"):
+        return (raw._orig_units or {}).get(raw.ch_names[index])
+    return None
 
 
 def _without_skips(

@@ -96,13 +96,21 @@ def _preprocessing(config: Mapping[str, Any], cite: Cite) -> str:
         steps.append(
             f"{'high' if high else 'low'}-pass filtered at {high or low:g} Hz (zero-phase FIR)"
         )
-    if notch := config.get("notch"):
+    notch = config.get("notch")
+    if notch == "auto":
+        steps.append("notch filtered at 50 or 60 Hz and its harmonics where mains were found")
+    elif notch:
         steps.append(f"notch filtered at {notch:g} Hz and its harmonics")
     if sfreq := config.get("sfreq"):
         steps.append(f"resampled to {sfreq:g} Hz")
-    if config.get("reference") == "average":
-        steps.insert(0, "referenced to the average of the electrodes")
-    elif config.get("reference"):
+    reference = config.get("reference")
+    if config.get("bipolar"):
+        steps.append("turned into differences of two electrodes")
+    elif reference == "average":
+        steps.append("referenced to the average of the electrodes")
+    elif isinstance(reference, list):
+        steps.append(f"referenced to {enumeration(reference)}")
+    elif reference:
         steps.append("kept against the reference of the recording")
     text = f"Recordings were read with MNE-Python{cite(MNE)}" + (
         f", {enumeration(steps)}." if steps else "."
