@@ -7,7 +7,14 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from berger.channels import canonical_name, electrodes_of
 from berger.configuration import Config
@@ -136,14 +143,16 @@ class PreprocessingConfig(Config):
                 raise ValueError(str(error)) from error
         return pattern
 
-    @field_validator("notch", "reference", "bipolar", mode="before")
+    @field_validator("notch", "reference", "bipolar", mode="wrap")
     @classmethod
-    def _check_choice(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_choice(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
         """Say in one sentence what pydantic says once for each member of a union."""
-        words, otherwise = _CHOICES[str(info.field_name)]
-        if isinstance(value, str) and value not in words:
-            raise ValueError(f"must be {', '.join(map(repr, words))} or {otherwise}")
-        return value
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise ValueError(f"must be {_CHOICES[str(info.field_name)]}") from error
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
@@ -197,7 +206,7 @@ def _electrode(name: str) -> str:
 
 
 _CHOICES = {
-    "notch": (("auto",), "a frequency in Hz"),
-    "reference": (("as recorded", "average"), "a list of electrodes"),
-    "bipolar": (tuple(BIPOLAR_SETS), "a list of pairs of electrodes"),
+    "notch": "'auto', a frequency above 0 Hz, or null",
+    "reference": "'as recorded', 'average' or a list of electrodes",
+    "bipolar": f"{', '.join(map(repr, BIPOLAR_SETS))}, a list of pairs of electrodes, or null",
 }

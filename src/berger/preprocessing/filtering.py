@@ -133,8 +133,7 @@ def find_mains(
 
     The spectrum is the median over up to 100 segments of 4 s (Hann) spread over the pieces. A
     line's ratio is the largest power within 0.5 Hz of it against the median of that 1.5 to 5 Hz
-    away, averaged over channels: without a line some 1.2, and at most 2.7 in the recordings that
-    were tried.
+    away, averaged over channels: some 1.2 where there is no line.
 
     Parameters
     ----------
