@@ -46,6 +46,8 @@ ONLY_IN = {
     "mne": {"recordings", "simulation", "preprocessing"},
     "neurodsp": {"simulation"},
     "pyarrow": {"corpus"},
+    "dask": {"corpus/executors.py"},
+    "distributed": {"corpus/executors.py"},
     "safetensors": {"checkpoints"},
     "lightning_fabric": {"training/loop.py"},
     "sklearn": {"evaluation", "interop"},

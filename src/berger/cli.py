@@ -97,6 +97,8 @@ def prepare(
     *paths: Path,
     out: Path,
     config: str | None = None,
+    executor: Literal["processes", "dask"] = "processes",
+    scheduler: str | None = None,
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
@@ -112,6 +114,11 @@ def prepare(
     config
         YAML file or name of a shipped configuration; see `berger configs`. Every field can also
         be given by itself, e.g. --notch 50.
+    executor
+        Where: in processes of this machine (--workers), or on a dask cluster (--scheduler).
+    scheduler
+        Of the cluster, tcp://HOST:PORT. Its workers must see PATHS and OUT under the same absolute
+        paths, and take one task at a time: dask worker --nthreads 1 tcp://HOST:PORT.
     print_config
         Show what would be done, and stop.
     """
@@ -123,8 +130,16 @@ def prepare(
         return _print_config(settings)
     if not paths:
         raise BergerError("prepare: no recordings given; name files or folders before --out.")
+    if executor == "dask" and common.workers is not None:
+        raise BergerError("--workers: a cluster has as many workers as it has; leave it out.")
     summary = prepare_corpus(
-        list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
+        list(paths),
+        out,
+        settings,
+        workers=common.n_processes,
+        executor=executor,
+        scheduler=scheduler,
+        progress=not common.quiet,
     )
     _tell_failures([failure.reason for failure in summary.failures])
     if summary.unknown_people > 1:

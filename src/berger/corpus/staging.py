@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,9 @@ class Task:
     source_bytes: int
     config: PreprocessingConfig
     staging: Path
+
+    def __str__(self) -> str:
+        return self.recording
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,28 @@ def stage(task: Task) -> Entry:
     return Entry(row, [list(stretch) for stretch in stretches])
 
 
+def stage_elsewhere(task: Task) -> Entry:
+    """`stage` on a worker that may be another machine.
+
+    Raises
+    ------
+    BergerError
+        If it does not see the corpus's folder or the file, which this machine's are no fault of.
+    """
+    host = socket.gethostname()
+    if not task.staging.is_dir():
+        raise BergerError(
+            f"{task.staging.parent}: the worker on {host} does not see this folder; choose one "
+            "that all machines share under the same path."
+        )
+    if task.source_bytes and not task.path.exists():
+        raise BergerError(
+            f"{task.path}: the worker on {host} does not see this file; put the recordings where "
+            "all machines see them under the same path."
+        )
+    return stage(task)
+
+
 def _prepare_signal(
     task: Task, row: dict[str, Any]
 ) -> tuple[npt.NDArray[np.int16], list[tuple[int, int]]]:
@@ -103,6 +129,7 @@ def _prepare_signal(
         "species": config.species,
     }
     prepared = preprocess(source, config)
+    del source  # with the raw signal, the largest thing in memory
     cleaned = prepared.recording
     samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
