@@ -6,6 +6,7 @@ no 70,000 futures, and what is cancelled is soon at an end.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pkgutil
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -147,8 +149,13 @@ def map_on_cluster(function: Callable[[T], R], items: Sequence[T], scheduler: st
             key = f"{item}-{uuid4().hex}"  # not by content: equal items of two runs are two tasks
             return client.submit(_on_worker, function, item, __version__, key=key, pure=False)
 
-        def room() -> int:
-            return 2 * max(len(client.nthreads()), 1)
+        n_workers, asked_at = 1, -math.inf
+
+        def room() -> int:  # workers come and go, but asking takes longer than sending an item
+            nonlocal n_workers, asked_at
+            if time.monotonic() > asked_at + 1.0:
+                n_workers, asked_at = max(len(client.nthreads()), 1), time.monotonic()
+            return 2 * n_workers
 
         try:
             for future in _finished(submit, items, room):
