@@ -47,6 +47,8 @@ ONLY_IN = {
     "mne_bids": {"recordings/bids.py"},
     "neurodsp": {"simulation"},
     "pyarrow": {"corpus"},
+    "dask": {"corpus/executors.py"},
+    "distributed": {"corpus/executors.py"},
     "safetensors": {"checkpoints"},
     "lightning_fabric": {"training/loop.py"},
     "sklearn": {"evaluation", "interop"},

@@ -98,6 +98,8 @@ def prepare(
     *paths: Path,
     out: Path,
     config: str | None = None,
+    executor: Literal["processes", "dask"] = "processes",
+    scheduler: str | None = None,
     check_sources: bool = False,
     print_config: bool = False,
     common: Common = Common(),
@@ -117,6 +119,11 @@ def prepare(
     check_sources
         Read every file that is in the corpus already and compare its content. Otherwise that is
         done where size or time of change tell that it may be another.
+    executor
+        Where: in processes of this machine (--workers), or on a dask cluster (--scheduler).
+    scheduler
+        Of the cluster, tcp://HOST:PORT. Its workers must see PATHS and OUT under the same absolute
+        paths, and take one task at a time: dask worker --nthreads 1 tcp://HOST:PORT.
     print_config
         Show what would be done, and stop.
     """
@@ -128,11 +135,15 @@ def prepare(
         return _print_config(settings)
     if not paths:
         raise BergerError("prepare: no recordings given; name files or folders before --out.")
+    if executor == "dask" and common.workers is not None:
+        raise BergerError("--workers: a cluster has as many workers as it has; leave it out.")
     summary = prepare_corpus(
         list(paths),
         out,
         settings,
         workers=common.n_processes,
+        executor=executor,
+        scheduler=scheduler,
         progress=not common.quiet,
         check_sources=check_sources,
     )

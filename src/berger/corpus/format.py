@@ -30,6 +30,7 @@ STAGING = ".staging"
 LOCK = ".lock"
 
 SAMPLE = np.dtype("<i2")
+_SAMPLES_AT_ONCE = 2**14  # quantised at once, so that it takes no second copy of a recording
 LARGEST_COUNT = 32767
 SMALLEST_STEP, LARGEST_STEP = 1e-6, 0.199
 """µV per count. Half the largest step, float32's own rounding included, is below 0.1 µV."""
@@ -271,7 +272,10 @@ def quantise(
 
     # The smallest step serves a silent channel, whose peak says nothing.
     scale = np.clip(peak / LARGEST_COUNT, SMALLEST_STEP, LARGEST_STEP).astype(np.float32)
-    counts = signal.T / scale
-    np.nan_to_num(np.rint(counts, out=counts), copy=False)
-    counts.clip(-LARGEST_COUNT, LARGEST_COUNT, out=counts)
-    return counts.astype(SAMPLE, order="C"), scale, usable, n_dropped
+    samples = np.empty(signal.T.shape, SAMPLE)
+    for first in range(0, len(samples), _SAMPLES_AT_ONCE):
+        part = slice(first, first + _SAMPLES_AT_ONCE)
+        counts = signal[:, part].T / scale
+        np.nan_to_num(np.rint(counts, out=counts), copy=False)
+        samples[part] = counts.clip(-LARGEST_COUNT, LARGEST_COUNT, out=counts)
+    return samples, scale, usable, n_dropped

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class Task:
     source_time: int | None  # when it was last changed, ns; goes into the log alone
     config: PreprocessingConfig
     staging: Path
+
+    def __str__(self) -> str:
+        return self.recording
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,28 @@ def stage(task: Task) -> Entry:
     return Entry(row, [list(stretch) for stretch in stretches])
 
 
+def stage_elsewhere(task: Task) -> Entry:
+    """`stage` on a worker that may be another machine.
+
+    Raises
+    ------
+    BergerError
+        If it does not see the corpus's folder or the file, which this machine's are no fault of.
+    """
+    host = socket.gethostname()
+    if not task.staging.is_dir():
+        raise BergerError(
+            f"{task.staging.parent}: the worker on {host} does not see this folder; choose one "
+            "that all machines share under the same path."
+        )
+    if task.source_bytes and not task.path.exists():
+        raise BergerError(
+            f"{task.path}: the worker on {host} does not see this file; put the recordings where "
+            "all machines see them under the same path."
+        )
+    return stage(task)
+
+
 def _prepare_signal(
     task: Task, row: dict[str, Any]
 ) -> tuple[npt.NDArray[np.int16], list[tuple[int, int]]]:
@@ -115,11 +141,12 @@ def _prepare_signal(
             f"{task.path}: is of species {source.species!r} by participants.tsv, but the "
             f"configuration says {config.species!r}; leave out `species`, or correct one of them."
         )
-    prepared = preprocess(source, config)
+    prepared, notes = preprocess(source, config), source.notes
+    del source  # with the raw signal, the largest thing in memory
     cleaned = prepared.recording
     samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
-    history = [*source.notes, *prepared.history]
+    history = [*notes, *prepared.history]
     if n_dropped:
         dropped["out of range"] = n_dropped / cleaned.sfreq
         history.append(

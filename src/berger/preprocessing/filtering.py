@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,6 +16,8 @@ from scipy import signal as dsp
 from berger.preprocessing.config import PreprocessingConfig
 from berger.recordings import Recording, RejectedError
 
+SAMPLES_AT_ONCE = 2**19
+"""So many, of some channels, are filtered at once."""
 MAINS_RATIO = 4.0
 """A line is the mains from this ratio to its neighbours' power on."""
 
@@ -101,9 +104,9 @@ def filter_and_resample(
         if well and kernel is not None and stop - start < len(kernel):
             cause = "piece shorter than the filter"
         if cause is None:
-            part = signal[:, start:stop]
-            part = part if kernel is None else _filter(part, kernel)
-            parts.append(_resample(part, recording.sfreq, config))
+            parts.append(
+                _filter_and_resample_piece(signal[:, start:stop], kernel, recording, config)
+            )
         else:
             n_times = (stop - start) * ratio.numerator // ratio.denominator
             parts.append(np.zeros((len(signal), n_times)))
@@ -124,6 +127,26 @@ def filter_and_resample(
         sfreq=recording.sfreq,
         new_sfreq=config.sfreq,
     )
+
+
+def _filter_and_resample_piece(
+    piece: npt.NDArray[np.float64],
+    kernel: npt.NDArray[np.float64] | None,
+    recording: Recording,
+    config: PreprocessingConfig,
+) -> npt.NDArray[np.float64]:
+    """Filter and resample some channels at a time: what it takes meanwhile stays small."""
+    ratio = _ratio(recording.sfreq, config)
+    if kernel is None and ratio == 1:
+        return piece
+    n_times = piece.shape[1] * ratio.numerator // ratio.denominator
+    result = np.empty((len(piece), n_times))
+    n_rows = max(1, SAMPLES_AT_ONCE // piece.shape[1])
+    for first in range(0, len(piece), n_rows):
+        rows = piece[first : first + n_rows]
+        filtered = rows if kernel is None else _filter(rows, kernel)
+        result[first : first + n_rows] = _resample(filtered, recording.sfreq, config)
+    return result
 
 
 def find_mains(
@@ -229,39 +252,27 @@ def _kernel(
     """Return high-pass, low-pass and notch as one zero-phase FIR kernel that MNE designs."""
     sfreq = recording.sfreq
     lowpass, edge = _band_edge(sfreq, config)
-    design = {"fir_design": "firwin", "fir_window": "hamming", "phase": "zero", "verbose": "ERROR"}
     kernels, done = [], []
     if notch is not None:
         mains = np.arange(notch, min(edge, sfreq / 2 - 1), notch)
         if mains.size:
             # Half a hertz down, a flat bottom of 0.5 % of the frequency, half a hertz up.
             low, high = mains * 0.9975 - 0.5, mains * 1.0025 + 0.5
-            kernels.append(
-                mne.filter.create_filter(
-                    None, sfreq, high, low, l_trans_bandwidth=0.5, h_trans_bandwidth=0.5, **design
-                )
-            )
+            falls = {"l_trans_bandwidth": 0.5, "h_trans_bandwidth": 0.5}
+            kernels.append(_designed(sfreq, tuple(high), tuple(low), **falls))
             done.append(f"notch at {', '.join(f'{frequency:g}' for frequency in mains)} Hz")
         else:
             history.append(f"No notch: {notch:g} Hz lies above the low-pass.")
     if config.highpass is not None or lowpass is not None:
-        kernels.append(
-            mne.filter.create_filter(
-                None,
-                sfreq,
-                config.highpass,
-                lowpass,
-                h_trans_bandwidth="auto" if lowpass is None else edge - lowpass,
-                **design,
-            )
-        )
+        fall = "auto" if lowpass is None else edge - lowpass
+        kernels.append(_designed(sfreq, config.highpass, lowpass, h_trans_bandwidth=fall))
         if config.highpass is not None:
             done.append(f"high-pass {config.highpass:g} Hz")
         if lowpass is not None:
             done.append(f"low-pass {lowpass:g} Hz (−6 dB at {(lowpass + edge) / 2:g} Hz)")
     if not kernels:
         return None
-    kernel: npt.NDArray[np.float64] = kernels[0] if len(kernels) == 1 else np.convolve(*kernels)
+    kernel: npt.NDArray[np.float64] = functools.reduce(np.convolve, kernels)
     seconds = len(kernel) / sfreq
     if len(kernel) > longest:
         whole = longest == recording.signal.shape[1]
@@ -274,6 +285,19 @@ def _kernel(
         f"Filtered by a zero-phase FIR kernel (windowed sinc, Hamming, {seconds:.1f} s): "
         f"{', '.join(done)}."
     )
+    return kernel
+
+
+@functools.cache  # takes as long as filtering some minutes, and files of a kind are many
+def _designed(
+    *edges: float | tuple[float, ...] | None, **transitions: float | str
+) -> npt.NDArray[np.float64]:
+    """Return the kernel that MNE designs for a sampling rate and band edges, all in Hz."""
+    design = {"fir_design": "firwin", "fir_window": "hamming", "phase": "zero", "verbose": "ERROR"}
+    kernel: npt.NDArray[np.float64] = mne.filter.create_filter(
+        None, *edges, **transitions, **design
+    )
+    kernel.flags.writeable = False
     return kernel
 
 
