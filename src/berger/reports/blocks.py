@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from berger.errors import BergerError
 
-NARROW = 42
+NARROW = 50
 """Characters that stand beside each other on a narrow screen."""
 
 
@@ -63,9 +63,9 @@ class Table:
     @property
     def is_wide(self) -> bool:
         """Whether it is too wide for a narrow screen, where its rows are then cards."""
-        headings = [max(heading.split(), key=len) for heading in self.columns]
+        headings = [max(heading.split(), key=len, default="") for heading in self.columns]
         columns = zip(headings, *self.rows, strict=True)
-        return sum(max(map(len, column)) for column in columns) > NARROW
+        return sum(2 + max(8, *map(len, column)) for column in columns) > NARROW
 
 
 @dataclass(frozen=True)

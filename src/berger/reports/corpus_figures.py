@@ -236,6 +236,8 @@ def amplitudes(
         xlim=(edges[0], edges[-1]),
         ylim=(smallest * 0.7, 4 * share.max()),
     )
+    ax.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,g}".replace("-", "−"))
     if limit is not None and limit <= edges[-1]:
         for side in (-limit, limit):
             ax.axvline(side, color="#8a4b00", linewidth=1, linestyle=(0, (4, 3)))

@@ -172,7 +172,7 @@ def _caption(
     )
     if limit is not None:
         text += f" Samples at which a channel reached {limit:,g} µV were dropped" + (
-            ", so the curves end at the dashed lines."
+            ", so no curve passes the dashed lines."
             if not outside
             else "; where no dashed line marks it, the limit lies far outside of the chart."
         )

@@ -80,12 +80,13 @@ def _corpus(part: Part, cite: Cite) -> str:
     ok = corpus.recordings[corpus.recordings["status"] == "ok"]
     scalp = all(set(listed(kinds, str)) <= {SCALP} for kinds in ok["kinds"])
     species = [name for name in species_of(ok) if name != "human"]
-    of_species = f" ({enumeration(species_of(ok))})" if species else ""
+    of_species = f"{enumeration(species_of(ok))}; " if species else ""
     not_used = counts.failed + counts.rejected
     left_out = f"; {counted(not_used, 'file')} could not be used" if not_used else ""
     return (
-        f"EEG of {counted(counts.subjects, *subjects_noun(ok))}{of_species} "
-        f"({counted(counts.ok, 'recording')}, {hours_text(counts.seconds_kept / 3600)} h usable, "
+        f"EEG of {counted(counts.subjects, *subjects_noun(ok))} "
+        f"({of_species}{counted(counts.ok, 'recording')}, "
+        f"{hours_text(counts.seconds_kept / 3600)} h usable, "
         f"{few} {'electrodes' if scalp else 'channels'}{left_out}) was used. "
         + _preprocessing(corpus.manifest.preprocessing.model_dump(mode="json"), cite)
     )
