@@ -8,6 +8,7 @@ with samples of 24 bits (BioSemi).
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from berger.recordings.recording import (
     gaps_between,
     recorded_annotations,
 )
+from berger.recordings.wholeness import is_range
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -109,6 +111,11 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
         # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
+    n_times = header.n_records * header.n_samples[next(iter(channels.taken))]
+    if signal.shape[1] != n_times:
+        raise BergerError(
+            f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
+        )
     signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
     sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
     marks = raw.annotations
@@ -190,7 +197,8 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         labels=tuple(column(0, 16)),
         units=tuple(column(96, 8)),
         has_range=tuple(
-            low[i] != high[i] and digital_low[i] != digital_high[i] for i in range(n_channels)
+            is_range(low[i], high[i]) and is_range(digital_low[i], digital_high[i])
+            for i in range(n_channels)
         ),
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
@@ -199,7 +207,11 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         sample_bytes=3 if fixed[:8] == _BDF_MAGIC else 2,
         patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
     )
-    if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
+    if (
+        not 0 < header.record_seconds < math.inf
+        or min(header.n_samples) < 0
+        or not sum(header.n_samples)
+    ):
         raise ValueError("its data records hold no signal")
     return header
 
