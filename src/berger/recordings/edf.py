@@ -28,7 +28,7 @@ from berger.recordings.recording import (
     gaps_between,
     recorded_annotations,
 )
-from berger.recordings.wholeness import is_range
+from berger.recordings.wholeness import is_range, line_ends_converted
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -229,7 +229,7 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     # header was brought up to date.
     if rest == 0 and whole > 0 and announced <= whole:
         return whole
-    if _line_ends_converted(path):
+    if line_ends_converted(path):
         raise BergerError(
             f"{path}: damaged by line-ending conversion (a carriage return stands before every "
             "line feed, as after a transfer in text mode); fetch it again in binary mode."
@@ -245,12 +245,6 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
         f"{path}: not whole: {rest} bytes are left over after {whole} data records; fetch or "
         "export it again."
     )
-
-
-def _line_ends_converted(path: Path) -> bool:
-    """Return whether every line feed follows a carriage return, which samples never do."""
-    content = path.read_bytes()
-    return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
 # Onset, duration and texts of one annotation.

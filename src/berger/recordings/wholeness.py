@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from berger.errors import BergerError
 from berger.recordings.fiff import check_fiff
+from berger.recordings.matlab import check_matlab
 
 
 def check_whole(path: Path) -> None:
@@ -73,6 +74,12 @@ def _check_size(path: Path, n_bytes: int, announced: int, what: str = "it") -> N
             f"{path}: not whole: {what} has {n_bytes - announced} bytes more than the header "
             "announces; fetch or export it again."
         )
+
+
+def line_ends_converted(path: Path) -> bool:
+    """Return whether every line feed follows a carriage return, which samples never do."""
+    content = path.read_bytes()
+    return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
 # --- GDF ---------------------------------------------------------------------------------
@@ -312,7 +319,7 @@ def _check_persyst(path: Path) -> None:
     n_bytes = data.stat().st_size
     n_samples, rest = divmod(n_bytes, width * n_channels)
     marks = [int(sample) for sample, _ in sections.get("sampletimes", []) if sample.isdigit()]
-    if rest or not n_samples or max(marks, default=0) >= n_samples:
+    if rest or not n_samples or max(marks, default=0) >= n_samples or line_ends_converted(data):
         raise BergerError(
             f"{path}: its data file {data.name} has {n_bytes} bytes, which are no whole samples "
             f"of {n_channels} channels or end before the last of [SampleTimes]; fetch both again."
@@ -404,14 +411,14 @@ def _check_brainvision(path: Path) -> None:
     if not width or not data.is_file():
         return  # text, or a fault that MNE names
     n_channels = int(header.get("numberofchannels", 0))
-    if {f"ch{i + 1}" for i in range(n_channels)} != {key for key in header if key[:2] == "ch"} - {
-        "channels"
-    }:
+    described = [key for key in header if re.fullmatch(r"ch\d+", key)]
+    if len(described) != n_channels or n_channels < 1:
         raise ValueError(f"it does not describe {n_channels} channels")
     n_bytes = data.stat().st_size
     n_points, rest = divmod(n_bytes, width * n_channels)
     announced = header.get("datapoints", "")
-    if rest or not n_points or (announced and int(announced) not in (0, n_points)):
+    wrong = rest or not n_points or line_ends_converted(data)
+    if wrong or (announced and int(announced) not in (0, n_points)):
         expected = f"{announced or 'whole'} samples of {n_channels} channels"
         raise BergerError(
             f"{path}: its data file {data.name} has {n_bytes} bytes, not {expected}; fetch or "
@@ -429,61 +436,6 @@ def _check_brainvision(path: Path) -> None:
                 f"{path}: its data file {data.name} ends at sample {n_points}, but there is a "
                 f"marker at {max(places)} in {markers.name}; fetch or export them again."
             )
-
-
-# --- EEGLAB ------------------------------------------------------------------------------
-
-_MAT_MATRIX, _MAT_COMPRESSED = 14, 15
-_MOST_AT_ONCE = 1 << 20  # bytes
-
-
-def _check_eeglab(path: Path) -> None:
-    """Walk the variables of a MATLAB 5 file, and check the sums of those that are compressed."""
-    size = path.stat().st_size
-    start = beginning(path, 520)
-    if b"HDF\r\n" in start[512:]:  # version 7.3
-        _check_hdf5(path, 512)
-        return
-    order = {b"IM": "<", b"MI": ">"}.get(start[126:128])
-    if order is None:
-        raise ValueError("it is no MATLAB file of version 5 to 7.3")
-    with path.open("rb") as file:
-        at = 128
-        while at < size:
-            file.seek(at)
-            kind, length = struct.unpack(f"{order}II", file.read(8))
-            if kind not in (_MAT_MATRIX, _MAT_COMPRESSED):
-                raise ValueError("a variable is missing where one is due")
-            at += 8 + length
-            if at > size:
-                break
-            if kind == _MAT_COMPRESSED:
-                inflate = zlib.decompressobj()
-                left = length
-                while left and not inflate.eof:
-                    piece = file.read(min(left, _MOST_AT_ONCE))
-                    left -= len(piece)
-                    while piece:
-                        inflate.decompress(piece, _MOST_AT_ONCE)
-                        piece = inflate.unconsumed_tail
-                if not inflate.eof or left or inflate.unused_data:
-                    raise ValueError("a compressed variable is not whole")
-    _check_size(path, size, at)
-
-
-def _check_hdf5(path: Path, base: int) -> None:
-    """Compare an HDF5 file's size with what its superblock says.
-
-    HDF5 File Format Specification 3.0, section II.A; `base` bytes stand before it.
-    """
-    block = beginning(path, base + 96)[base:]
-    version, width = block[8], block[13 if block[8] < 2 else 9]
-    if width != 8:
-        raise ValueError("its addresses do not have 8 bytes")
-    # Versions 0 and 1: base address, free space, end of file. 2 and 3: base, extension, end.
-    at = {0: 24, 1: 28}.get(version, 12) + 16
-    (end,) = struct.unpack_from("<Q", block, at)
-    _check_size(path, path.stat().st_size, end if end > path.stat().st_size - base else end + base)
 
 
 # --- FIF ---------------------------------------------------------------------------------
@@ -506,7 +458,7 @@ _CHECKS: Mapping[str, Callable[[Path], None]] = MappingProxyType(
     {
         ".gdf": _check_gdf,
         ".vhdr": _check_brainvision,
-        ".set": _check_eeglab,
+        ".set": check_matlab,
         ".fif": _check_fif,
         ".cnt": _check_cnt,
         ".eeg": _check_nihon_kohden,
