@@ -47,10 +47,10 @@ def check_matlab(path: Path) -> None:
     """
     content = np.memmap(path, np.uint8, "r").data
     start = bytes(content[:640])
-    if 0 in start[:4]:  # version 4 begins with a number, later ones with text
-        return
     if start[512:516] == b"\x89HDF":
         _check_hdf5(start[512:], 512, len(content))
+        return
+    if 0 in start[:4]:  # version 4 begins with a number, later ones with text
         return
     order = {b"IM": "<", b"MI": ">"}.get(start[126:128])
     if order is None:

@@ -241,10 +241,19 @@ def _open(path: Path) -> tuple[mne.io.BaseRaw, list[str]]:
         ) from error
     repeated: list[str] = []
     for warning in caught:
+        if re.match(_LOSSES, str(warning.message)):
+            raise BergerError(
+                f"{path}: its events cannot be read ({_one_line(warning.message)}); fetch or "
+                "export it again."
+            )
         found = re.search(r"duplicates for: \{(.*)\}\. Applying", str(warning.message))
         if found:
             repeated += re.findall(r"'([^']*)'|\"([^\"]*)\"", found[1])
     return raw, ["".join(name) for name in repeated]
+
+
+# How warnings of MNE begin that speak of events left out
+_LOSSES = r"Could not parse the XML file|Could not decode log|Event log version mismatch"
 
 
 def _opener(path: Path) -> Callable[..., mne.io.BaseRaw]:
@@ -400,5 +409,5 @@ def _patient_code(raw: mne.io.BaseRaw) -> str | None:
     return code if code not in ("", "X") else None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | Warning | str) -> str:
     return " ".join(str(error).split()).rstrip(".")
