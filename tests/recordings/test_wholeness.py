@@ -191,7 +191,7 @@ def test_blocks_of_newer_nihon_kohden_devices_may_follow(tmp_path):
 @pytest.mark.parametrize(
     ("name", "file", "old", "new"),
     [
-        ("x.mff", "x.mff/Events_ECI.xml", b"<beginTime>", b"<beginTim>"),
+        ("x.mff", "x.mff/Events_ECI.xml", b"<eventTrack", b"<ventTrack"),
         ("x.EEG", "x.LOG", b"left", b"l\xc3ft"),
         ("x.EEG", "x.LOG", b"\0EEG-1100A", b"\0EEG-1100X"),
     ],

@@ -425,7 +425,7 @@ def _check_brainvision(path: Path) -> None:
             "export both again."
         )
     markers = path.with_name(header.get("markerfile") or "?")
-    if markers.is_file():
+    if not announced and markers.is_file():
         places = [
             int(fields[2])
             for key, value in brainvision_header(markers).items()
