@@ -14,6 +14,8 @@ Only EEG leaves this room. What is kept out is listed with its reason, never sil
 - `edf`: the reader of EDF, EDF+ and BDF.
 - `triggers`: from trigger channels to annotations.
 - `through_mne`: the reader of all other formats of EEG devices and programs.
+- `wholeness`: is a file as long as it says; `fiff` and `matlab`: are its parts.
+- `ant`: converts ANT Neuro files, run in a process of its own.
 - `layout`: the reader of columns and arrays (CSV, MATLAB, NPZ) whose meaning is declared.
 - `formats`: suffix → reader, and which files belong to another.
 - `reading`: from paths to recordings.

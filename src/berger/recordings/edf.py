@@ -8,6 +8,7 @@ with samples of 24 bits (BioSemi).
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from berger.recordings.recording import (
     recorded_annotations,
 )
 from berger.recordings.triggers import trigger_annotations
+from berger.recordings.wholeness import is_range, line_ends_converted
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -119,6 +121,11 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
         # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
+    n_times = header.n_records * header.n_samples[next(iter(channels.taken))]
+    if signal.shape[1] != n_times:
+        raise BergerError(
+            f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
+        )
     signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
     sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
     marks = raw.annotations
@@ -203,7 +210,8 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         labels=tuple(column(0, 16)),
         units=tuple(column(96, 8)),
         has_range=tuple(
-            low[i] != high[i] and digital_low[i] != digital_high[i] for i in range(n_channels)
+            is_range(low[i], high[i]) and is_range(digital_low[i], digital_high[i])
+            for i in range(n_channels)
         ),
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
@@ -212,7 +220,11 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         sample_bytes=3 if fixed[:8] == _BDF_MAGIC else 2,
         patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
     )
-    if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
+    if (
+        not 0 < header.record_seconds < math.inf
+        or min(header.n_samples) < 0
+        or not sum(header.n_samples)
+    ):
         raise ValueError("its data records hold no signal")
     return header
 
@@ -230,7 +242,7 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     # header was brought up to date.
     if rest == 0 and whole > 0 and announced <= whole:
         return whole
-    if _line_ends_converted(path):
+    if line_ends_converted(path):
         raise BergerError(
             f"{path}: damaged by line-ending conversion (a carriage return stands before every "
             "line feed, as after a transfer in text mode); fetch it again in binary mode."
@@ -246,12 +258,6 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
         f"{path}: not whole: {rest} bytes are left over after {whole} data records; fetch or "
         "export it again."
     )
-
-
-def _line_ends_converted(path: Path) -> bool:
-    """Return whether every line feed follows a carriage return, which samples never do."""
-    content = path.read_bytes()
-    return content.count(b"\n") == content.count(b"\r\n") > 3
 
 
 def _bytes_of(path: Path, header: _EdfHeader, index: int) -> npt.NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -10,12 +11,14 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from berger.errors import BergerError
 from berger.files import sha256
 from berger.recordings.bids import participant_bytes, tables_of
 from berger.recordings.edf import read_edf
 from berger.recordings.layout import LayoutConfig, read_layout
 from berger.recordings.recording import Content, Unit, Wanted
-from berger.recordings.through_mne import brainvision_header, read_through_mne
+from berger.recordings.through_mne import read_through_mne
+from berger.recordings.wholeness import brainvision_header
 
 # Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
 Reader = Callable[[Path, Wanted, Unit | None], Content]
@@ -57,8 +60,31 @@ def format_of(path: Path, layout: LayoutConfig | None = None) -> str | None:
 def reader_of(suffix: str, layout: LayoutConfig | None) -> Reader:
     """Return the reader of a suffix that `format_of` returned."""
     if layout is not None and suffix == layout.suffix:
-        return partial(read_layout, layout=layout)
-    return FORMATS[suffix]
+        return partial(_read, partial(read_layout, layout=layout))
+    return partial(_read, FORMATS[suffix])
+
+
+def _read(read: Reader, path: Path, wanted: Wanted, unit: Unit | None) -> Content:
+    """Read a file; whatever a library raises for one that is damaged becomes a BergerError."""
+    try:
+        content = read(path, wanted, unit)
+    except BergerError:
+        raise
+    except MemoryError as error:
+        raise BergerError(
+            f"{path}: does not fit into memory; read it on a machine with more, or cut it into "
+            "parts."
+        ) from error
+    except Exception as error:  # no list of what parsers raise would be complete
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise BergerError(
+            f"{path}: cannot be read ({reason}); fetch or export it again."
+        ) from error
+    if not content.signal.shape[1]:
+        raise BergerError(f"{path}: holds no samples; fetch it again, or take it out.")
+    if not 0 < content.sfreq < math.inf:
+        raise BergerError(f"{path}: its sampling rate is {content.sfreq:g} Hz; export it again.")
+    return content
 
 
 def is_companion(path: Path) -> bool:
@@ -96,6 +122,7 @@ def files_of(path: Path) -> list[Path]:
         return inside + tables_of(path)
     suffix = format_of(path) or ""
     named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
+    named += [file.with_suffix(file.suffix.upper()) for file in named]  # as the devices write
     if suffix == ".vhdr" and path.is_file():
         header = brainvision_header(path)
         names = [header.get(key, "") for key in ("datafile", "markerfile")]
