@@ -85,9 +85,12 @@ def measure_prepare(data: Path, workers: int) -> dict[str, Any]:
     this = psutil.Process()
     others: dict[int, tuple[float, int]] = {}  # process → CPU seconds, highest resident bytes
     ended = threading.Event()
+    watching = 0.0  # CPU seconds, which are no part of preparing
 
     def watch() -> None:
-        while not ended.wait(0.02):
+        nonlocal watching
+        while not ended.wait(0.1):
+            watching = time.thread_time()
             for process in this.children(recursive=True):
                 try:
                     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -106,7 +109,7 @@ def measure_prepare(data: Path, workers: int) -> dict[str, Any]:
         prepare(
             [data], Path(folder) / "out", PreprocessingConfig(), workers=workers, progress=False
         )
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu - watching
         table = open_corpus(Path(folder) / "out").recordings
     ended.set()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
