@@ -352,7 +352,7 @@ def report(folder: Path, *, out: Path | None = None, common: Common = Common()) 
     """
     from berger.reports import build_report
 
-    common.say(f"Open {build_report(folder, out=out)}")
+    common.say(f"Open {build_report(folder, out=out, seed=common.seed or 0)}")
 
 
 @app.command
