@@ -376,7 +376,7 @@ def models(*, common: Common = Common()) -> None:
     from berger.models import MODELS, count_parameters
 
     for name, config in MODELS.items():
-        print(f"{name:<18} {count_parameters(config):>12,} parameters")
+        print(f"{name:<20} {count_parameters(config):>12,} parameters")
 
 
 @app.command
