@@ -1,16 +1,22 @@
-"""How much random window reads cost beyond the bare `os.pread` of the same bytes.
+"""What random window reads cost beside the bare `os.pread` of the same bytes, and beside pickles.
 
     python benchmarks/corpus_reads.py [CORPUS]
 
-Without a corpus, one of 19 channels at 200 Hz is made of noise (needs edfio). Times are medians
-per window in µs; cold means that the page cache was told to forget the shards before each read.
-Page faults are printed because they can decide the figure for batches: where the C library's
-allocator gives memory back after every batch, a batch costs several times as much.
+Without a corpus, one of 19 channels at 200 Hz is made of noise. All ways of reading take turns in
+one run, each at random places of its own; times are medians per window in µs, ratios are to the
+first of a line. Everything is warm: read before, so that it lies in the page cache. "After
+forgetting" asks the system to drop the file from that cache before each read, which it need not do.
+
+Pickles hold the same windows as float64 (n_chans, n_times): a file for each window, or a file for
+each recording, of which one window is taken. Page faults are printed because they can decide the
+figure for batches: where the C library's allocator gives memory back after every batch, a batch
+costs several times as much. Some sandboxes always count 0.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import resource
 import statistics
 import sys
@@ -18,13 +24,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from berger.corpus import Corpus, WindowDataset, collate, open_corpus, prepare
 from berger.preprocessing import PreprocessingConfig
 
-N_READS = 300
+N_READS = 200
+BATCH = 64
 
 
 def make_corpus(folder: Path) -> Corpus:
@@ -46,60 +54,117 @@ def make_corpus(folder: Path) -> Corpus:
     return open_corpus(folder / "corpus")
 
 
-def median_us(read: Callable[[int], object], indices: list[int], forget: list[int]) -> float:
-    """Median time of one read; `forget` are open files to drop from the page cache first."""
-    times = []
-    for index in indices[: 0 if forget else None]:
-        read(index)
-    for index in indices:
-        for descriptor in forget:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        start = time.perf_counter()
-        read(index)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1e6
+Read = Callable[[int], object]
+Forget = Callable[[int], None]
 
 
-def compare(corpus: Corpus, seconds: float) -> None:
-    windows: WindowDataset = corpus.windows(seconds)
+def interleaved(
+    reads: dict[str, Read], n_windows: int, before: Forget | None = None
+) -> dict[str, tuple[float, float]]:
+    """Let ways of reading take turns; return each one's median time (µs) and mean page faults."""
+    times: dict[str, list[float]] = {name: [] for name in reads}
+    faults = dict.fromkeys(reads, 0)
     rng = np.random.default_rng(1)
-    indices = rng.integers(len(windows), size=N_READS).tolist()
-    paths = sorted({block.shard for block in windows.blocks})
-    descriptors = {path: os.open(path, os.O_RDONLY) for path in paths}
-    for descriptor in descriptors.values():
-        os.fsync(descriptor)  # what is not yet on disk would not be forgotten
+    for _ in range(N_READS):
+        for name, read in reads.items():
+            index = int(rng.integers(n_windows))
+            if before is not None:
+                before(index)
+            known = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            start = time.perf_counter()
+            read(index)
+            times[name].append(time.perf_counter() - start)
+            faults[name] += resource.getrusage(resource.RUSAGE_SELF).ru_minflt - known
+    return {name: (statistics.median(times[name]) * 1e6, faults[name] / N_READS) for name in reads}
 
-    def place(index: int) -> tuple[str, int, int]:
-        block = windows.blocks[windows.of_block[index]]
-        n_chans = len(block.ch_names)
-        first = block.offset + int(windows.starts[index]) * n_chans
-        return block.shard, first, round(seconds * block.sfreq) * n_chans
+
+def unpickled(path: Path) -> Any:
+    with path.open("rb") as file:
+        return pickle.load(file)  # noqa: S301  it is what is measured
+
+
+def pickled(path: Path, signal: np.ndarray[Any, Any]) -> None:
+    with path.open("wb") as file:
+        pickle.dump(signal.astype(np.float64), file)
+
+
+def forget(path: Path | str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(descriptor)
+
+
+def compare(corpus: Corpus, seconds: float, folder: Path) -> None:
+    windows: WindowDataset = corpus.windows(seconds)
+    n_windows = len(windows)
+    descriptors = {path: os.open(path, os.O_RDONLY) for path in {b.shard for b in windows.blocks}}
+    places, cuts = [], []
+    for index in range(n_windows):
+        number, start = int(windows.of_block[index]), int(windows.starts[index])
+        block = windows.blocks[number]
+        n_chans, n_times = len(block.ch_names), round(seconds * block.sfreq)
+        first = 128 + 2 * (block.offset + start * n_chans)
+        places.append((descriptors[block.shard], 2 * n_times * n_chans, first))
+        cuts.append((folder / f"recording-{number}.pkl", slice(start, start + n_times)))
+        window = windows[index]
+        assert os.pread(*places[-1]) == window.samples.tobytes()
+        pickled(folder / f"{index}.pkl", window.signal)
+    for number, block in enumerate(windows.blocks):
+        whole = corpus.read(block.recording, 0, block.n_times)
+        pickled(folder / f"recording-{number}.pkl", whole)
 
     def pread(index: int) -> bytes:
-        shard, first, size = place(index)
-        return os.pread(descriptors[shard], 2 * size, 128 + 2 * first)
+        return os.pread(*places[index])
 
-    def batch(index: int) -> object:
-        return collate([windows[(index + step) % len(windows)] for step in range(16)])
+    def file_per_window(index: int) -> object:
+        return unpickled(folder / f"{index}.pkl")
 
-    for index in indices[:50]:
-        assert pread(index) == windows[index].samples.tobytes()
-    warm: list[int] = []
-    cold = list(descriptors.values())
-    for name, read, forget, n_windows in (
-        ("dataset, warm", windows.__getitem__, warm, 1),
-        ("collated batches of 16, warm", batch, warm, 16),
-        ("dataset, cold", windows.__getitem__, cold, 1),
-    ):
-        bare = median_us(pread, indices, forget)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        whole = median_us(read, indices, forget) / n_windows
-        n_faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-        n_reads = len(indices) * (1 if forget else 2)  # the warm ones are made twice
-        print(
-            f"{seconds:4g} s: pread {bare:6.1f}; {name} {whole:6.1f} = {whole / bare:.2f} ×, "
-            f"{n_faults / n_reads:.0f} page faults a read"
-        )
+    def file_per_recording(index: int) -> object:
+        path, cut = cuts[index]
+        return unpickled(path)[:, cut]
+
+    def batch_of(read: Read) -> Callable[[int], list[Any]]:
+        return lambda index: [read((index + step) % n_windows) for step in range(BATCH)]
+
+    def forget_both(index: int) -> None:
+        forget(windows.blocks[windows.of_block[index]].shard)
+        forget(folder / f"{index}.pkl")
+
+    dataset: Read = windows.__getitem__
+    from_dataset = batch_of(dataset)
+    # two or three at a time, since a long read empties the processor's caches for the next one
+    groups: tuple[tuple[int, Forget | None, dict[str, Read]], ...] = (
+        (1, None, {"pread": pread, "WindowDataset": dataset}),
+        (1, None, {"WindowDataset": dataset, "unpickled, a file per window": file_per_window}),
+        (
+            1,
+            None,
+            {"WindowDataset": dataset, "unpickled, a file per recording": file_per_recording},
+        ),
+        (
+            BATCH,
+            None,
+            {
+                "pread": batch_of(pread),
+                f"batch of {BATCH}": from_dataset,
+                f"batch of {BATCH}, collated": lambda index: collate(from_dataset(index)),
+            },
+        ),
+        (1, forget_both, {"pread": pread, "WindowDataset": dataset}),
+        (1, forget_both, {"pread": pread, "unpickled, a file per window": file_per_window}),
+    )
+    print(f"windows of {seconds:g} s × {n_chans} channels at {block.sfreq:g} Hz")
+    for n_read, before, reads in groups:
+        interleaved(reads, n_windows)
+        results = interleaved(reads, n_windows, before)
+        base = next(iter(results.values()))[0]
+        parts = [
+            f"{name} {cost / n_read:.1f} µs ({cost / base:.2f} ×, {faults:.0f} page faults)"
+            for name, (cost, faults) in results.items()
+        ]
+        print(f"  {'warm' if before is None else 'after forgetting'}: {'; '.join(parts)}")
+    for descriptor in descriptors.values():
+        os.close(descriptor)
 
 
 def main() -> None:
@@ -107,7 +172,8 @@ def main() -> None:
         corpus = open_corpus(sys.argv[1]) if sys.argv[1:] else make_corpus(Path(folder))
         print(corpus)
         for seconds in (4.0, 10.0, 30.0):
-            compare(corpus, seconds)
+            with tempfile.TemporaryDirectory() as pickles:
+                compare(corpus, seconds, Path(pickles))
 
 
 if __name__ == "__main__":

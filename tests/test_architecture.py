@@ -45,8 +45,11 @@ ROOMS = [
 # library → the rooms or files that may import it
 ONLY_IN = {
     "mne": {"recordings", "simulation", "preprocessing"},
+    "mne_bids": {"recordings/bids.py"},
     "neurodsp": {"simulation"},
     "pyarrow": {"corpus"},
+    "dask": {"corpus/executors.py"},
+    "distributed": {"corpus/executors.py"},
     "safetensors": {"checkpoints"},
     "lightning_fabric": {"training/loop.py"},
     "sklearn": {"evaluation", "interop"},

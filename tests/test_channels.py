@@ -10,8 +10,10 @@ from berger.channels import (
     canonical_name,
     canonical_names,
     electrode_names,
+    electrodes_of,
     kind_of,
     positions,
+    reference_of,
     spatial_order,
 )
 
@@ -145,3 +147,31 @@ def test_spatial_order_goes_from_front_to_back_and_left_to_right():
     order = [shuffled[index] for index in spatial_order(shuffled)]
     assert order == ["Fp1", "Fp2", "T3", "Cz", "T8", "O1", "O2", "EMG"]
     assert spatial_order(TEN_TWENTY) == list(range(len(TEN_TWENTY)))
+
+
+@pytest.mark.parametrize(
+    ("label", "kind"),
+    [
+        ("EMG chin", "EMG"),
+        ("EOG left", "EOG"),
+        ("SEEG A1", "depth electrode"),
+        ("ECoG G12", "electrode on the cortex"),
+        ("DBS L0", "deep brain stimulation electrode"),
+        ("ECG V2", "ECG"),
+        ("EEG A1", "reference"),
+    ],
+)
+def test_kinds_by_the_types_that_labels_begin_with(label, kind):
+    assert kind_of(label) == kind
+
+
+def test_ears_and_mastoids_are_electrodes_too_unless_measured_against_each_other():
+    labels = ["EEG A1-REF", "m2", "EEG T3-A1", "EEG A2-A1", "ECG", "Fp1-F7"]
+    assert electrodes_of(labels) == ["A1", "M2", "T7", None, None, None]
+    assert electrodes_of(["C3", "B7"]) == [None, None]  # a lettered cap
+    assert electrodes_of(electrode_names()) == list(electrode_names())
+
+
+def test_the_reference_that_a_label_tells():
+    labels = ["EEG F4-A1", "Fp1-M1", "EEG FP1-REF", "Cz", "EEG Cz-LE"]
+    assert [reference_of(label) for label in labels] == ["A1", "M1", None, None, "LE"]

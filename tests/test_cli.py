@@ -353,6 +353,11 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
         ("prepare {raw} --out {task}", "{task}: cannot be written"),
         ("prepare {raw} --out {raw}", "{raw}: is not empty and no corpus; choose another folder."),
         ("prepare {raw} --out {out} --workers -1", 'Invalid value "-1" for --workers'),
+        ("prepare {raw} --out {out} --executor dask", "of its scheduler (tcp://HOST:PORT) go toge"),
+        (
+            "prepare {raw} --out {out} --executor dask --workers 2",
+            "--workers: a cluster has as many",
+        ),
         ("embed --checkpoint {run} --out {out}", "no recordings given; name files or folders."),
         (
             "embed {empty} --checkpoint {run} --out {out}",

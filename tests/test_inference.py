@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import mne
 import numpy as np
@@ -17,8 +18,9 @@ from berger import load_checkpoint
 from berger.adaptation.probe import embed_windows
 from berger.corpus import open_corpus
 from berger.errors import BergerError
-from berger.inference import embed, predict
+from berger.inference import _cut_recordings, embed, predict
 from berger.models import SpecHiNet
+from berger.models.contract import InputContract
 from berger.preprocessing import PreprocessingConfig, preprocess
 from berger.recordings import Recording, read_recording
 from berger.simulation import write_edf
@@ -267,3 +269,36 @@ def test_a_checkpoint_that_does_not_say_how_to_prepare(
     copy = change_contract(tiny_checkpoint, tmp_path / "copy", **{missing: None})
     with pytest.raises(BergerError, match=r"copy: does not say how its recordings were prepared"):
         embed(copy, [tiny_recordings], tmp_path / "out", quiet=True)
+
+
+def test_pairs_and_references_are_made_from_the_electrodes_of_new_recordings(
+    tmp_path: Path,
+) -> None:
+    names = ("Fp1", "F7", "T7", "M1", "M2")
+    signal = np.random.default_rng(0).normal(0, 10, (5, 40 * 200))
+    recording = Recording(
+        signal=signal,
+        ch_names=names,
+        sfreq=200.0,
+        subject="S1",
+        subject_source="simulation",
+        session=None,
+        path=tmp_path,
+        original_ch_names=names,
+    )
+    write_edf(recording, tmp_path / "new.edf")
+    for options, ch_names in (
+        ({"bipolar": (("Fp1", "F7"), ("F7", "T3"))}, ("Fp1-F7", "F7-T7")),
+        ({"reference": ("M1", "M2")}, ("Fp1", "F7", "T7")),
+    ):
+        contract = InputContract(
+            sfreq=200,
+            ch_names=ch_names,
+            window_seconds=4,
+            preprocessing=PreprocessingConfig(**options),
+        )
+        model = SimpleNamespace(contract=contract)
+        failures: list[tuple[str, str]] = []
+        cuts = list(_cut_recordings(model, tmp_path, [tmp_path / "new.edf"], failures, True))  # type: ignore[arg-type]
+        assert failures == []
+        assert cuts[0].windows.shape == (10, len(ch_names), 800)

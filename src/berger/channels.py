@@ -56,6 +56,9 @@ _EARS = frozenset(["a1", "a2", "m1", "m2"])
 # First match wins; searched in the whole label without regard to case.
 _OTHER_KINDS = (
     ("annotations", r"annotation"),
+    ("depth electrode", r"\bs-?eeg\b"),
+    ("electrode on the cortex", r"\becog\b"),
+    ("deep brain stimulation electrode", r"\bdbs\b"),
     ("ECG", r"ecg|ekg|cardi"),
     ("EOG", r"eog|\b[lr]oc\b"),
     ("EMG", r"emg|\bchin|\bmasseter"),
@@ -104,6 +107,24 @@ def canonical_names(names: Sequence[str]) -> list[str | None]:
     return [canonical_name(name) for name in names]
 
 
+def electrodes_of(names: Sequence[str]) -> list[str | None]:
+    """Return the one electrode that each label of a montage stands for, ears and mastoids too.
+
+    As `canonical_names`, but "EEG A1-REF" is "A1" and "m2" is "M2". None for a difference of two
+    electrodes and any other signal.
+    """
+    return [known or _ear(name) for known, name in zip(canonical_names(names), names, strict=True)]
+
+
+def reference_of(name: str) -> str | None:
+    """Return what a label says its electrode was measured against: "EEG F4-A1" → "A1".
+
+    None where it says nothing, or only that there was a reference ("EEG FP1-REF").
+    """
+    references = [part for part in _parts(name)[1:] if part != "ref"]
+    return "-".join(references).upper() or None
+
+
 def kind_of(name: str) -> str:
     """Return what a channel of this label holds.
 
@@ -111,8 +132,9 @@ def kind_of(name: str) -> str:
     -------
     str
         "EEG" (one electrode of the 10–5 system), "bipolar" (a difference of two of them),
-        "reference" (ear lobes, mastoids), "ECG", "EOG", "EMG", "respiration", "SpO2",
-        "trigger", "annotations", or "unknown".
+        "reference" (ear lobes, mastoids), "depth electrode", "electrode on the cortex", "deep
+        brain stimulation electrode", "ECG", "EOG", "EMG", "respiration", "SpO2", "trigger",
+        "annotations", or "unknown".
     """
     if canonical_name(name) is not None:
         return "EEG"
@@ -166,6 +188,13 @@ def _parts(name: str) -> list[str]:
     """Split a label into electrode and references: "EEG FP1-REF" → ["fp1", "ref"]."""
     label = re.sub(r"^\s*(EEG|POL)[\s:_.-]+", "", name, flags=re.IGNORECASE)
     return [re.sub(r"[\s.]", "", part).casefold() for part in re.split(r"[-–/_]", label)]
+
+
+def _ear(name: str) -> str | None:
+    """Return "A1", "A2", "M1" or "M2" where a label is one of them and no difference of two."""
+    electrode, *references = _parts(name)
+    known = electrode in _EARS and all(part in _REFERENCES - _EARS for part in references)
+    return electrode.upper() if known else None
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -97,6 +98,9 @@ def prepare(
     *paths: Path,
     out: Path,
     config: str | None = None,
+    executor: Literal["processes", "dask"] = "processes",
+    scheduler: str | None = None,
+    check_sources: bool = False,
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
@@ -112,6 +116,14 @@ def prepare(
     config
         YAML file or name of a shipped configuration; see `berger configs`. Every field can also
         be given by itself, e.g. --notch 50.
+    check_sources
+        Read every file that is in the corpus already and compare its content. Otherwise that is
+        done where size or time of change tell that it may be another.
+    executor
+        Where: in processes of this machine (--workers), or on a dask cluster (--scheduler).
+    scheduler
+        Of the cluster, tcp://HOST:PORT. Its workers must see PATHS and OUT under the same absolute
+        paths, and take one task at a time: dask worker --nthreads 1 tcp://HOST:PORT.
     print_config
         Show what would be done, and stop.
     """
@@ -123,8 +135,17 @@ def prepare(
         return _print_config(settings)
     if not paths:
         raise BergerError("prepare: no recordings given; name files or folders before --out.")
+    if executor == "dask" and common.workers is not None:
+        raise BergerError("--workers: a cluster has as many workers as it has; leave it out.")
     summary = prepare_corpus(
-        list(paths), out, settings, workers=common.n_processes, progress=not common.quiet
+        list(paths),
+        out,
+        settings,
+        workers=common.n_processes,
+        executor=executor,
+        scheduler=scheduler,
+        progress=not common.quiet,
+        check_sources=check_sources,
     )
     _tell_failures([failure.reason for failure in summary.failures])
     if summary.unknown_people > 1:
@@ -137,13 +158,13 @@ def prepare(
 
 
 @corpus_app.command
-def info(corpus: Path, *, common: Common = Common()) -> None:
+def info(corpus: str, *, common: Common = Common()) -> None:
     """Say what is in a corpus.
 
     Parameters
     ----------
     corpus
-        Its folder.
+        Its folder or address, e.g. https://… or s3://…
     """
     from berger.corpus import open_corpus
 
@@ -164,17 +185,17 @@ def info(corpus: Path, *, common: Common = Common()) -> None:
 
 
 @corpus_app.command
-def verify(corpus: Path, *, common: Common = Common()) -> None:
+def verify(corpus: str, *, common: Common = Common()) -> None:
     """Check that every byte of a corpus is as written.
 
     Parameters
     ----------
     corpus
-        Its folder.
+        Its folder or address, e.g. https://… or s3://…
     """
     from berger.corpus import verify_corpus
 
-    if problems := verify_corpus(corpus):
+    if problems := verify_corpus(corpus, progress=not common.quiet):
         raise BergerError("\n".join(problems))
     common.say(f"{corpus}: every byte is as written.")
 
@@ -183,7 +204,7 @@ def verify(corpus: Path, *, common: Common = Common()) -> None:
 def pretrain(
     config: str,
     *,
-    corpus: Path,
+    corpus: str,
     out: Path,
     resume: bool = False,
     print_config: bool = False,
@@ -198,7 +219,7 @@ def pretrain(
         YAML file or name of a shipped configuration; every field can be overridden, e.g.
         --training.steps 500.
     corpus
-        Made by `berger prepare`.
+        Folder made by `berger prepare`, or its address, e.g. https://… or s3://…
     out
         The run's folder.
     resume
@@ -268,7 +289,7 @@ def adapt(
     task: str,
     out: Path,
     data: Path | None = None,
-    corpus: Path | None = None,
+    corpus: str | None = None,
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
@@ -288,7 +309,7 @@ def adapt(
     data
         Folder of the task's recordings; default: beside your YAML file, or $BERGER_DATA/TASK.
     corpus
-        A corpus prepared from them already.
+        A corpus prepared from them already; its folder or address.
     print_config
         Show what would run, and stop.
     """
@@ -407,6 +428,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if "overrides" in ignored:
             bound.arguments["overrides"] = overrides
+        _refuse_addresses(bound.arguments)
         command(*bound.args, **bound.kwargs)
     except BergerError as error:
         _refuse(str(error))
@@ -423,6 +445,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(130)
+
+
+def _refuse_addresses(arguments: dict[str, Any]) -> None:
+    """Refuse https://… and the like where a path is needed; a path would be made of it silently."""
+    for name, value in arguments.items():
+        for path in value if isinstance(value, tuple) else (value,):
+            if isinstance(path, Path) and re.match(r"\w[\w+.-]+:/", str(path)):
+                raise BergerError(
+                    f"{name}: {path} must be a path on this machine; only a corpus to read from "
+                    "can have an address."
+                )
 
 
 def _refuse(reason: str) -> NoReturn:

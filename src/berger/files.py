@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 @contextmanager
@@ -26,9 +26,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     """
     path = path.absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not the process's number: on a shared disk, other machines have processes of the same.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     old = temporary.with_suffix(".old")
-    _remove(temporary)  # of a killed process that had the same number
     try:
         yield temporary
         if temporary.is_dir() and path.is_dir():

@@ -185,9 +185,11 @@ def _cut_recordings(
     limit = contract.preprocessing.max_amplitude or np.inf
     changes: dict[str, Any] = {"cut_start": 0.0, "cut_end": 0.0, "min_duration": 0.0}
     changes |= {"max_amplitude": None, "unit": None}
-    config = contract.preprocessing.model_copy(
-        update=changes | ({"ch_names": contract.ch_names} if contract.ch_names else {})
-    )
+    if (
+        contract.ch_names and contract.preprocessing.bipolar is None
+    ):  # pairs are no channels to find
+        changes["ch_names"] = contract.ch_names
+    config = contract.preprocessing.model_copy(update=changes)
     found = find_recordings(list(paths), layout=config.layout)
     for recording_id, path in tqdm(found, unit="file", disable=quiet):
         try:
@@ -195,6 +197,7 @@ def _cut_recordings(
                 path,
                 subject_pattern=config.subject_pattern,
                 ch_names=config.ch_names,
+                besides=config.besides,
                 layout=config.layout,
             )
             prepared = preprocess(recording, config)

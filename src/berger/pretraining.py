@@ -56,7 +56,7 @@ class PretrainingConfig(Config):
 
 def pretrain(
     config: PretrainingConfig,
-    corpus_folder: Path,
+    corpus_folder: Path | str,
     out: Path,
     *,
     resume: bool = False,
@@ -69,8 +69,8 @@ def pretrain(
     Parameters
     ----------
     config : PretrainingConfig
-    corpus_folder : Path
-        Made by `berger.prepare`.
+    corpus_folder : Path or str
+        Made by `berger.prepare`; or its address.
     out : Path
         The run's folder: ``checkpoint/``, ``log.jsonl``, ``restoration.parquet``, ``example.npz``,
         ``config.yaml``, ``run.json`` and, to resume from, ``state.ckpt``.
@@ -93,7 +93,7 @@ def pretrain(
         If corpus and model do not fit, `out` holds another run, or there is nothing to resume.
     """
     began, record = time.monotonic(), run_record()
-    corpus = open_corpus(corpus_folder)
+    corpus = open_corpus(corpus_folder, progress=not quiet)
     people = split_subjects(
         corpus.subjects,
         {"train": 1 - config.validation_share, "validation": config.validation_share},
@@ -138,7 +138,7 @@ def pretrain(
         "device": str(objective.device),
         "corpus": {
             "id": corpus.manifest.id,
-            "name": corpus_folder.resolve().name,
+            "name": corpus.name,
             "hours": corpus.hours,
         },
         "subjects": {name: list(names) for name, names in people.items()},

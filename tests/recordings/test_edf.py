@@ -86,6 +86,17 @@ def test_kinds_are_told(tmp_path):
     assert recording.kinds == ("scalp", "EMG", "bipolar", "name as given")
 
 
+def test_electrodes_for_a_reference_are_read_beside_the_others(tmp_path):
+    labels = ("EEG FP1-REF", "EEG T3-REF", "EEG A1-REF", "EEG A2-A1", "EMG chin")
+    path = write(tmp_path / "x.edf", [(label, wave(), 100, "uV") for label in labels])
+    recording = read_recording(path, besides=["A1", "A2", "M1"])
+    assert recording.original_ch_names == labels[:3]
+    assert recording.kinds == ("scalp", "scalp", "reference")
+    recording = read_recording(path, ch_names=["T7"], besides=["a1", "Fp1"])
+    assert recording.original_ch_names == labels[:3]
+    assert read_recording(path, ch_names=["T7"]).original_ch_names == labels[1:2]
+
+
 def test_a_channel_without_measuring_range_is_kept_out(tmp_path):
     channels = [("Cz", wave(), 100, "uV"), ("Pz", wave(), 100, "uV")]
     path = write(tmp_path / "x.edf", channels)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
 
 from berger.errors import BergerError
-from berger.recordings import find_recordings, read_recording, size_of
+from berger.recordings import find_recordings, hash_of, read_recording, size_of
 
 
 def touch(folder, *names):
@@ -65,3 +66,26 @@ def test_size_counts_what_belongs_to_a_recording(tmp_path):
     assert sizes == {"a.set": 210, "b.edf": 5, "m.mff": 3, "c.vhdr": 85}
     with pytest.raises(OSError, match=r"none\.edf"):
         size_of(tmp_path / "none.edf")
+
+
+def test_the_hash_is_that_of_the_file_and_of_several_notices_each(tmp_path):
+    files = {
+        "b.edf": b"one",
+        "a.set": b"two",
+        "a.fdt": b"three",
+        "m.mff/x": b"4",
+        "m.mff/y/z": b"5",
+    }
+    touch(tmp_path, *files)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    assert hash_of(tmp_path / "b.edf") == hashlib.sha256(b"one").hexdigest()
+    lines = "".join(
+        f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in ("a.set", "a.fdt")
+    )
+    assert hash_of(tmp_path / "a.set") == hashlib.sha256(lines.encode()).hexdigest()
+    before = [hash_of(tmp_path / name) for name in ("a.set", "m.mff")]
+    (tmp_path / "a.fdt").write_bytes(b"THREE")
+    (tmp_path / "m.mff/y/z").rename(tmp_path / "m.mff/y/w")
+    after = [hash_of(tmp_path / name) for name in ("a.set", "m.mff")]
+    assert all(old != new for old, new in zip(before, after, strict=True))

@@ -1,20 +1,25 @@
 from __future__ import annotations
 
-import importlib.util
+import re
 import struct
 
 import edfio
 import mne
 import numpy as np
 import pytest
-import scipy.io
 
 from berger.errors import BergerError
 from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
-
-SFREQ = 100
-T = np.arange(1000) / SFREQ
-WAVES = np.array([50 * np.sin(2 * np.pi * 3 * T), 20 * np.cos(2 * np.pi * 5 * T), 900 * T])  # µV
+from tests.recordings import writing
+from tests.recordings.writing import (
+    SFREQ,
+    WAVES,
+    write_brainvision,
+    write_eeglab,
+    write_egi,
+    write_gdf,
+    write_persyst,
+)
 
 
 def raw_array(names=("Fp1", "T3", "ECG1"), types=("eeg", "eeg", "ecg")):
@@ -81,21 +86,84 @@ def test_what_the_file_declares_comes_before_the_name_unless_the_channel_is_want
     check_waves(wanted)
 
 
-def test_bad_and_trigger_channels_and_other_units_are_never_taken(tmp_path):
+def test_trigger_channels_and_other_units_are_never_taken_and_bad_ones_are_marked(tmp_path):
     names, types = ("Fp1", "T3", "STI", "Cz"), ("eeg", "eeg", "stim", "temperature")
     info = mne.create_info(list(names), SFREQ, list(types))
     raw = mne.io.RawArray(np.zeros((4, 500)), info, verbose="ERROR")
     raw.info["bads"] = ["T3"]
     raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
     recording = read_recording(tmp_path / "x_raw.fif")
-    assert recording.ch_names == ("Fp1",)
-    assert recording.kept_out == (
-        KeptOut("T3", "marked as bad in the file"),
-        KeptOut("STI", "trigger"),
-        KeptOut("Cz", "is no voltage"),
+    assert recording.ch_names == ("Fp1", "T7")
+    assert recording.bads == ("T7",)
+    assert recording.kept_out == (KeptOut("STI", "trigger"), KeptOut("Cz", "is no voltage"))
+    assert recording.annotations == ()
+    with pytest.raises(RejectedError, match=r"lacks Cz; .* Cz \(is no voltage\)"):
+        read_recording(tmp_path / "x_raw.fif", ch_names=["Cz"])
+
+
+def test_a_good_channel_comes_before_a_bad_one_of_the_same_electrode(tmp_path):
+    raw = raw_array(("T7", "T3"), ("eeg", "eeg"))
+    raw.info["bads"] = ["T7"]
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    recording = read_recording(tmp_path / "x_raw.fif")
+    assert recording.original_ch_names == ("T3",)
+    assert recording.kept_out == (KeptOut("T7", "marked as bad"),)
+
+
+def with_triggers(names, pulses):
+    """Fp1 and trigger channels with pulses of {channel: [(first, stop, value), ...]}."""
+    info = mne.create_info(["Fp1", *names], SFREQ, ["eeg"] + ["stim"] * len(names))
+    values = np.zeros((len(names), 1000))
+    for channel, several in pulses.items():
+        for first, stop, value in several:
+            values[names.index(channel), first:stop] = value
+    return mne.io.RawArray(np.vstack([WAVES[0] * 1e-6, values]), info, verbose="ERROR")
+
+
+def test_triggers_are_annotations_as_mne_finds_them(tmp_path):
+    pulses = [
+        (0, 3, 7),
+        (250, 251, 12),
+        (400, 450, 3),
+        (450, 500, 1),
+        (500, 520, 5),
+        (998, 1000, 2),
+    ]
+    raw = with_triggers(["STI 014"], {"STI 014": pulses})
+    raw.set_annotations(mne.Annotations([3.0], [1.0], ["rest"]))
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "x_raw.fif").annotations
+    assert Annotation(3.0, 1.0, "rest") in marks
+    triggers = [mark for mark in marks if mark.description.startswith("trigger ")]
+    events = mne.find_events(
+        raw, consecutive=True, initial_event=True, shortest_event=1, verbose="ERROR"
     )
-    with pytest.raises(RejectedError, match=r"lacks T7; .* T3 \(marked as bad in the file\)"):
-        read_recording(tmp_path / "x_raw.fif", ch_names=["T7"])
+    assert [(round(m.onset * SFREQ), m.description) for m in triggers] == [
+        (sample, f"trigger {value}") for sample, _, value in events
+    ]
+    assert [m.duration for m in triggers] == [0.02, 0.0, 0.49, 0.49, 0.19, 0.01]
+    assert [m.onset for m in marks] == sorted(m.onset for m in marks)
+
+
+def test_of_several_trigger_channels_that_with_all_or_every_one_is_read(tmp_path):
+    pulses = {"STI 001": [(100, 110, 1)], "STI 002": [(200, 210, 1)]}
+    with_triggers(["STI 001", "STI 002"], pulses).save(tmp_path / "a_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "a_raw.fif").annotations
+    assert [m.description for m in marks] == ["trigger STI 001 1", "trigger STI 002 1"]
+    whole = pulses | {"STI101": [(100, 110, 1), (200, 210, 2)]}
+    raw = with_triggers(["STI 001", "STI 002", "STI101"], whole)
+    raw.save(tmp_path / "b_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "b_raw.fif").annotations
+    assert [m.description for m in marks] == ["trigger 1", "trigger 2"]
+
+
+def test_triggers_stay_with_their_samples_where_a_recording_was_interrupted(tmp_path):
+    raw = with_triggers(["STI 014"], {"STI 014": [(100, 101, 1), (700, 701, 2)]})
+    raw.set_annotations(mne.Annotations([3.0], [2.0], ["BAD_ACQ_SKIP"]))
+    raw._data[0, 300:500] = 0
+    raw.save(tmp_path / "x_raw.fif", verbose="ERROR")
+    marks = read_recording(tmp_path / "x_raw.fif").annotations
+    assert marks == (Annotation(1.0, 0.0, "trigger 1"), Annotation(5.0, 0.0, "trigger 2"))
 
 
 def test_what_was_skipped_is_a_gap(tmp_path):
@@ -121,11 +189,18 @@ def test_where_recordings_were_joined_is_a_gap(tmp_path):
 
 def test_what_is_no_raw_recording_is_refused(tmp_path):
     (tmp_path / "x_raw.fif").write_bytes(b"nonsense" * 100)
-    with pytest.raises(BergerError, match=r"x_raw\.fif: MNE cannot read it \("):
+    with pytest.raises(BergerError, match=r"x_raw\.fif: its header is damaged \(the tag at 0"):
         read_recording(tmp_path / "x_raw.fif")
 
 
 # --- BDF ---------------------------------------------------------------------------------
+
+
+# lines at rest, a trigger of one sample, one that follows at once; above are BioSemi's own bits
+STATUS = np.full(1000, 1 << 20)
+STATUS[250] += 128
+STATUS[400:450] += 65_535
+STATUS[450:500] += 3
 
 
 @pytest.fixture
@@ -134,11 +209,14 @@ def bdf(tmp_path):
         edfio.BdfSignal(
             wave, SFREQ, label=label, physical_dimension="uV", physical_range=(-9100, 9100)
         )
-        for label, wave in zip(("Fp1", "T3", "Status"), WAVES, strict=True)
+        for label, wave in zip(("Fp1", "T3"), WAVES, strict=False)
     ]
-    marks = [edfio.EdfAnnotation(2.5, 1.5, "left")]
+    status = edfio.BdfSignal(
+        STATUS.astype(float), SFREQ, label="Status", physical_range=(-8_388_608, 8_388_607)
+    )
+    marks = [edfio.EdfAnnotation(2.6, 1.5, "left")]
     path = tmp_path / "rest.bdf"
-    edfio.Bdf(signals, annotations=marks, patient=edfio.Patient(code="K17")).write(path)
+    edfio.Bdf([*signals, status], annotations=marks, patient=edfio.Patient(code="K17")).write(path)
     return path
 
 
@@ -149,7 +227,12 @@ def test_bdf(bdf):
         KeptOut("Status", "trigger"),
         KeptOut("BDF Annotations", "annotations"),
     )
-    assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
+    assert recording.annotations == (
+        Annotation(2.5, 0.0, "trigger 128"),
+        Annotation(2.6, 1.5, "left"),
+        Annotation(4.0, 0.49, "trigger 65535"),
+        Annotation(4.5, 0.49, "trigger 3"),
+    )
     assert recording.subject == "K17"
 
 
@@ -167,23 +250,7 @@ def test_a_truncated_or_misnamed_bdf_is_refused(bdf):
 
 @pytest.fixture
 def vhdr(tmp_path):
-    (tmp_path / "rest.vhdr").write_text(
-        "Brain Vision Data Exchange Header File Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
-        "DataFile=rest.eeg\nMarkerFile=rest.vmrk\nDataFormat=BINARY\nDataOrientation=MULTIPLEXED\n"
-        "NumberOfChannels=3\nDataPoints=1000\nSamplingInterval=10000\n\n"
-        "[Binary Infos]\nBinaryFormat=INT_16\n\n"
-        "[Channel Infos]\nCh1=Fp1,,0.01,µV\nCh2=T3,,0.00001,mV\nCh3=Temp,,1,C\n",
-        encoding="utf-8",
-    )
-    (tmp_path / "rest.vmrk").write_text(
-        "Brain Vision Data Exchange Marker File, Version 1.0\n\n[Common Infos]\nCodepage=UTF-8\n"
-        "DataFile=rest.eeg\n\n[Marker Infos]\nMk1=New Segment,,1,1,0\nMk2=Stimulus,S  1,251,1,0\n"
-        "Mk3=New Segment,,601,1,0\n",
-        encoding="utf-8",
-    )
-    counts = np.rint(WAVES / 0.01).clip(-32768, 32767).astype("<i2")
-    (tmp_path / "rest.eeg").write_bytes(counts.T.tobytes())
-    return tmp_path / "rest.vhdr"
+    return write_brainvision(tmp_path / "rest.vhdr")
 
 
 def test_brainvision(vhdr):
@@ -214,28 +281,6 @@ def test_a_missing_companion_is_named(vhdr):
 # --- EEGLAB ------------------------------------------------------------------------------
 
 
-def write_eeglab(path, **changes):
-    fields = ["labels", "theta", "radius", "X", "Y", "Z", "type"]
-    chanlocs = np.zeros(3, dtype=[(field, object) for field in fields])
-    for place, label in zip(chanlocs, ("Fp1", "T3", "HEOG"), strict=True):
-        place["labels"], place["type"] = label, ""
-        for field in fields[1:6]:
-            place[field] = np.array([])
-    events = np.zeros(1, dtype=[("type", object), ("latency", object), ("duration", object)])
-    events[0] = ("left", 251.0, 150.0)
-    data = WAVES.astype(np.float32)
-    if changes.pop("apart", False):
-        data.T.tofile(path.with_suffix(".fdt"))
-        data = path.with_suffix(".fdt").name
-    content = {
-        "setname": "", "nbchan": 3, "pnts": 1000, "trials": 1, "srate": SFREQ, "xmin": 0.0,
-        "xmax": 9.99, "data": data, "chanlocs": chanlocs, "event": events, "icawinv": [],
-        "icaweights": [], "icasphere": [], "epoch": [], "ref": "common", "filename": path.name,
-    }  # fmt: skip
-    scipy.io.savemat(path, {"EEG": content | changes}, appendmat=False)
-    return path
-
-
 @pytest.mark.parametrize("apart", [False, True])
 def test_eeglab(tmp_path, apart):
     recording = read_recording(write_eeglab(tmp_path / "rest.set", apart=apart))
@@ -262,31 +307,6 @@ def test_a_truncated_eeglab_data_file_is_refused(tmp_path):
 # --- GDF ---------------------------------------------------------------------------------
 
 
-def write_gdf(path, labels, codes, rates=(SFREQ, SFREQ, SFREQ)):
-    """Write a GDF 2.20 file of one record a second of int32 in steps of 0.01 units."""
-    n = len(labels)
-    fixed = bytearray(256)
-    fixed[:8] = b"GDF 2.20"
-    fixed[8:11] = b"X X"
-    struct.pack_into("<H", fixed, 184, n + 1)
-    struct.pack_into("<qIIH", fixed, 236, 10, 1, 1, n)
-    rows = b"".join(label.encode().ljust(16) for label in labels) + bytes(86 * n)
-    rows += struct.pack(f"<{n}H", *codes)
-    for limits in (-1000.0, 1000.0, -100000.0, 100000.0):
-        rows += struct.pack(f"<{n}d", *[limits] * n)
-    rows += bytes(68 * n + 12 * n)
-    rows += struct.pack(f"<{n}i", *rates) + struct.pack(f"<{n}i", *[5] * n) + bytes(32 * n)
-    counts = np.rint(WAVES[:n] / 0.01).astype("<i4")
-    records = [
-        counts[channel, second * SFREQ :][: rates[channel]].tobytes()
-        for second in range(10)
-        for channel in range(n)
-    ]
-    events = struct.pack("<B3B", 1, 1, 0, 0) + struct.pack("<fIH", SFREQ, 251, 769)
-    path.write_bytes(bytes(fixed) + rows + b"".join(records) + events)
-    return path
-
-
 def test_gdf(tmp_path):
     path = write_gdf(tmp_path / "rest.gdf", ("Fp1", "T3", "Cz"), (4275, 4275, 512))
     recording = read_recording(path)
@@ -309,31 +329,18 @@ def test_gdf_at_two_rates_is_refused_unless_the_fastest_are_chosen(tmp_path):
 
 
 def test_egi_simple_binary(tmp_path):
-    header = struct.pack(">i6hi5h", 4, 2020, 1, 2, 3, 4, 5, 0, SFREQ, 2, 0, 0, 0)
-    header += struct.pack(">ih", 1000, 1) + b"left"
-    rows = np.vstack([WAVES[:2], np.arange(1000) == 250])
-    (tmp_path / "rest.raw").write_bytes(header + rows.T.astype(">f4").tobytes())
+    write_egi(tmp_path / "rest.raw")
     # A net's numbers are no names of the 10–5 system.
     with pytest.raises(BergerError, match="has no EEG channel, only E1, E2"):
         read_recording(tmp_path / "rest.raw")
     recording = read_recording(tmp_path / "rest.raw", ch_names=["E1", "E2"])
     np.testing.assert_allclose(recording.signal, WAVES[:2], atol=1e-3)
-
-
-def write_persyst(tmp_path, sample_times=""):
-    (tmp_path / "rest.lay").write_text(
-        "[FileInfo]\nFile=rest.dat\nFileType=Interleaved\nSamplingRate=100\nHeaderLength=0\n"
-        "Calibration=0.01\nWaveformCount=2\nDataType=0\n[ChannelMap]\nFp1-Ref=1\nT3-Ref=2\n"
-        "[Patient]\nID=K17\nFirst=Hans\nBirthDate=01-02-90\nSex=m\nHand=r\nTestDate=01/02/2020\nTestTime=00:00:00\n[Comments]\n2.5,1.5,0,100,left\n"
-        + sample_times
-    )
-    counts = np.rint(WAVES[:2] / 0.01).astype("<i2")
-    (tmp_path / "rest.dat").write_bytes(counts.T.tobytes())
+    assert recording.annotations == (Annotation(2.5, 0.0, "left"),)  # once, by its name
 
 
 @pytest.mark.parametrize("sample_times", ["", "[SampleTimes]\n0=86398.0\n100=86399.0\n300=1.0\n"])
 def test_persyst(tmp_path, sample_times):
-    write_persyst(tmp_path, sample_times)
+    write_persyst(tmp_path / "rest.lay", sample_times)
     recording = read_recording(tmp_path / "rest.lay")
     check_waves(recording, atol=0.01)
     assert recording.annotations == (Annotation(2.5, 1.5, "left"),)
@@ -341,7 +348,7 @@ def test_persyst(tmp_path, sample_times):
 
 
 def test_an_interrupted_persyst_recording_is_refused(tmp_path):
-    write_persyst(tmp_path, "[SampleTimes]\n0=100.0\n200=102.0\n300=163.0\n")
+    write_persyst(tmp_path / "rest.lay", "[SampleTimes]\n0=100.0\n200=102.0\n300=163.0\n")
     with pytest.raises(BergerError, match="its clock jumps 1 times"):
         read_recording(tmp_path / "rest.lay")
 
@@ -352,12 +359,74 @@ def test_cnt_is_told_apart_by_its_beginning(tmp_path):
     with pytest.raises(BergerError, match="neither a Neuroscan nor an ANT Neuro file"):
         read_recording(path)
     path.write_bytes(b"Version 3.0\0" + bytes(1000))
-    with pytest.raises(BergerError, match="MNE cannot read it"):
+    with pytest.raises(BergerError, match="its header is damaged"):
         read_recording(path)
     path.write_bytes(b"RIFF" + bytes(1000))
-    antio = importlib.util.find_spec("antio")
-    with pytest.raises(BergerError, match="MNE cannot read it" if antio else "the package antio"):
+    with pytest.raises(BergerError, match="has 996 bytes more"):
         read_recording(path)
+
+
+def test_ant_without_antio_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    path = writing.write(tmp_path, "ant.cnt")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BergerError, match=r"package antio reads; install `berger\[formats\]`"):
+        read_recording(path)
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os.abort()", "it crashes libeep"),
+        ("import sys; sys.stderr.write('cnt: checksum error')", "cnt: checksum error"),
+        ("raise ValueError('no such channel')", "ValueError: no such channel"),
+    ],
+)
+def test_where_libeep_fails_the_file_is_refused(tmp_path, monkeypatch, program, reason):
+    path = writing.write(tmp_path, "ant.cnt")
+    (tmp_path / "ant.py").write_text(program)
+    monkeypatch.setattr("berger.recordings.through_mne.__file__", str(tmp_path / "x.py"))
+    with pytest.raises(BergerError, match=rf"libeep cannot read it \({reason}\)"):
+        read_recording(path)
+
+
+# --- Interruptions, and what MNE takes for volts -----------------------------------------
+
+
+@pytest.mark.parametrize("first", [300, 301])
+def test_a_pause_in_an_mff_folder_is_a_gap(tmp_path, first):
+    pieces = ((0, first, None), (first, 1000, 2_000_000))
+    recording = read_recording(writing.write_mff(tmp_path / "x.mff", pieces))
+    check_waves(recording)
+    (gap,) = recording.gaps
+    assert (gap.start, gap.seconds) == (first, pytest.approx(2.0))
+    assert [mark.onset for mark in recording.annotations] == pytest.approx([2.5])
+
+
+def test_nihon_kohden_data_blocks_are_joined_at_a_gap(tmp_path):
+    pieces = ((0, 300), (300, 1000))
+    recording = read_recording(writing.write_nihon_kohden(tmp_path / "X.EEG", pieces))
+    check_waves(recording, atol=writing.KOHDEN_STEP)
+    assert recording.gaps == (Gap(300, None),)
+
+
+def test_egi_counts_become_microvolts_by_the_range_of_the_amplifier(tmp_path):
+    path = writing.write_egi(tmp_path / "x.raw", 2, 12, 410)
+    signal = read_recording(path, ch_names=["E1", "E2"]).signal
+    np.testing.assert_allclose(signal, WAVES[:2], atol=0.051)
+    in_mv = read_recording(path, ch_names=["E1", "E2"], unit="mV").signal
+    np.testing.assert_allclose(in_mv, 1e3 * signal)
+
+
+def test_pieces_are_read_without_what_was_not_recorded(tmp_path):
+    """A skip of a year, which would be 25 GB of zeros."""
+    path = writing.write_fif(tmp_path / "x_raw.fif", buffer_size_sec=1)
+    content = bytearray(path.read_bytes())
+    second = [found.start() for found in re.finditer(rb"\0\0\x01\x2c\0\0\0\x04", content)][1]
+    skip = struct.pack(">iIiii", 301, 3, 4, 0, 365 * 24 * 3600)
+    path.write_bytes(content[:second] + skip + content[second:])
+    recording = read_recording(path)
+    check_waves(recording)
+    assert recording.gaps == (Gap(100, 365 * 24 * 3600.0),)
 
 
 # --- Real files --------------------------------------------------------------------------
@@ -366,7 +435,7 @@ def test_cnt_is_told_apart_by_its_beginning(tmp_path):
 @pytest.mark.parametrize(
     ("file", "n_chans", "sfreq", "n_times", "n_annotations"),
     [
-        ("biosemi.bdf", 64, 2048, 2048, 0),
+        ("biosemi.bdf", 64, 2048, 2048, 1),
         ("eeglab_data.set", 30, 128, 30504, 154),
         ("eeglab_test.edf", 16, 256, None, None),
         ("resting_raw.fif", 2, 200, 72000, 0),
@@ -381,6 +450,18 @@ def test_real_files_that_are_read(real_data, file, n_chans, sfreq, n_times, n_an
     assert n_annotations in (None, len(recording.annotations))
     assert 1 < np.median(recording.signal.std(axis=1)) < 200  # µV
     assert recording.subject_source == "file name"
+
+
+def test_real_triggers_are_those_that_mne_finds(real_data):
+    path = real_data / "formats" / "eeglab_test.bdf"
+    recording = read_recording(path, ch_names=["A1", "A2"])
+    raw = mne.io.read_raw_bdf(path, verbose="ERROR")
+    options = {"consecutive": True, "initial_event": True, "shortest_event": 1}
+    events = mne.find_events(raw, mask=0xFFFF, mask_type="and", verbose="ERROR", **options)
+    assert len(events) > 50
+    assert [(round(m.onset * 256), m.description) for m in recording.annotations] == [
+        (sample, f"trigger {value}") for sample, _, value in events
+    ]
 
 
 @pytest.mark.parametrize(

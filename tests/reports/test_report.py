@@ -9,14 +9,16 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from berger.corpus import prepare
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+from berger.recordings import LayoutConfig
 from berger.reports import build_report
-from berger.reports.blocks import Number, Section
+from berger.reports.blocks import Number, Section, Table
 from berger.reports.report import MOST_NUMBERS, key_numbers, tied
 from tests.reports.conftest import (
     PEOPLE,
@@ -278,3 +280,49 @@ def test_a_verdict_follows_the_numbers(demo: Path) -> None:
     page = Page(build_report(demo / "pretrain"))
     assert "below that of the masked input in every band" in page.text
     assert below not in page.text
+
+
+@pytest.mark.parametrize(
+    ("columns", "cell", "wide"),
+    [
+        (("a", "b", "c"), "short", False),
+        (("name",), "x" * 60, True),
+        (("a", "b", "c", "d", "e", "f"), "1", True),
+        (("several words that can be broken", "and these"), "1", False),
+    ],
+)
+def test_tables_too_wide_for_a_telephone_become_cards(
+    columns: tuple[str, ...], cell: str, wide: bool
+) -> None:
+    assert Table(columns, [(cell,) * len(columns)]).is_wide == wide
+    assert not Table(("a",), []).is_wide
+
+
+def test_cards_name_their_columns_and_keep_their_roles(page: Page) -> None:
+    cells = [cell for cell in page.all("td") if cell.get("role") == "cell"]
+    assert cells
+    assert {cell["data-column"] for cell in cells} >= {"recording", "names"}
+    wide = [table for table in page.all("table") if table.get("class") == "wide"]
+    assert wide
+    assert all(table["role"] == "table" for table in wide)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_methods_tell_an_animal_and_an_array(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    recorded = tmp_path / "recorded"
+    recorded.mkdir()
+    np.savez(recorded / "mouse1_night.npz", x=rng.normal(0, 50, (2, 8000)), sfreq=250.0)
+    layout = LayoutConfig(
+        suffix=".npz", signal=("x",), axes=("channels", "time"), unit="µV", sfreq="sfreq",
+        ch_names=("EEG_P", "EMG_DIFF"),
+    )  # fmt: skip
+    config = PreprocessingConfig(
+        ch_names=("EEG_P", "EMG_DIFF"), highpass=1.0, layout=layout, max_amplitude=None,
+        species="mouse",
+    )  # fmt: skip
+    prepare([recorded], tmp_path / "corpus", config, progress=False)
+    page = Page(build_report(tmp_path / "corpus"))
+    assert "EEG of 1 animal (mouse; 1 recording, 0.01 h usable, 2 channels) was used." in page.text
+    assert "read as arrays of a declared layout and processed with MNE-Python" in page.text
+    assert "person" not in page.text

@@ -6,7 +6,16 @@ import re
 import matplotlib
 import numpy as np
 
-from berger.reports.style import LARGEST_SVG, LOOKS, SPARE, axes, embed, looks, report_style
+from berger.reports.style import (
+    LARGEST_SVG,
+    LOOKS,
+    SPARE,
+    axes,
+    embed,
+    logarithmic,
+    looks,
+    report_style,
+)
 
 
 def test_a_name_has_one_look_whatever_stands_beside_it() -> None:
@@ -26,6 +35,15 @@ def test_drawing_leaves_no_trace_in_matplotlib() -> None:
     with report_style():
         embed(axes()[0], "nothing")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_powers_of_ten_are_written_plainly() -> None:
+    with report_style():
+        _, ax = axes()
+        ax.plot([0, 1], [3e-6, 200.0])
+        logarithmic(ax)
+        written = [ax.yaxis.get_major_formatter()(value) for value in 10.0 ** np.arange(-5.0, 3.0)]
+    assert written == ["0.00001", "0.0001", "0.001", "0.01", "0.1", "1", "10", "100"]
 
 
 def test_small_figures_are_vector_graphics_and_large_ones_are_not() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from berger.corpus.format import CorpusManifest
     from berger.corpus.reader import Corpus, open_corpus, verify_corpus
     from berger.corpus.split import split_subjects, subject_folds
-    from berger.corpus.windows import Batch, Window, WindowDataset, WindowSampler, collate
+    from berger.corpus.windows import Batch, Window, WindowDataset, WindowSampler, collate, join
     from berger.corpus.writer import PreparationSummary, prepare
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "WindowDataset",
     "WindowSampler",
     "collate",
+    "join",
     "open_corpus",
     "prepare",
     "split_subjects",
@@ -44,7 +45,7 @@ _MODULES = {
     "format": ("CorpusManifest",),
     "reader": ("Corpus", "open_corpus", "verify_corpus"),
     "split": ("split_subjects", "subject_folds"),
-    "windows": ("Batch", "Window", "WindowDataset", "WindowSampler", "collate"),
+    "windows": ("Batch", "Window", "WindowDataset", "WindowSampler", "collate", "join"),
     "writer": ("PreparationSummary", "prepare"),
 }
 

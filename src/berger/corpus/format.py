@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from berger.configuration import Config
 from berger.errors import BergerError
@@ -30,6 +30,7 @@ STAGING = ".staging"
 LOCK = ".lock"
 
 SAMPLE = np.dtype("<i2")
+_SAMPLES_AT_ONCE = 2**14  # quantised at once, so that it takes no second copy of a recording
 LARGEST_COUNT = 32767
 SMALLEST_STEP, LARGEST_STEP = 1e-6, 0.199
 """µV per count. Half the largest step, float32's own rounding included, is below 0.1 µV."""
@@ -42,15 +43,17 @@ RECORDING_COLUMNS = pa.schema(
         "status": pa.string(),  # ok | failed (could not be read) | rejected (by configuration)
         "reason": pa.string(),  # why not ok
         "subject": pa.string(),
-        "subject_source": pa.string(),  # pattern | header | file name
+        "subject_source": pa.string(),  # pattern | bids | header | file name
         "session": pa.string(),
         "site": pa.string(),  # where it was recorded, if known
         "source_bytes": pa.int64(),
+        "source_sha256": pa.string(),  # of the file, as `berger.recordings.hash_of`
         "source_sfreq": pa.float64(),  # Hz, of the file
         "sfreq": pa.float64(),  # Hz, of the corpus
         "ch_names": pa.list_(pa.string()),
         "original_ch_names": pa.list_(pa.string()),  # the same channels by their names in the file
         "kept_out": pa.list_(pa.struct({"name": pa.string(), "reason": pa.string()})),
+        "interpolated": pa.list_(pa.string()),  # electrodes computed from others
         "n_times": pa.int64(),  # 0 unless ok
         "shard": pa.string(),  # file name
         "offset": pa.int64(),  # of the block's first sample in the shard, in int16 elements
@@ -67,7 +70,11 @@ RECORDING_COLUMNS = pa.schema(
         # time that was not recorded: seconds (null if unknown) before a sample of the block
         "gaps": pa.list_(pa.struct({"start": pa.int64(), "seconds": pa.float64()})),
         "kinds": pa.list_(pa.string()),  # what each of ch_names is: scalp, EMG, name as given, ...
-        "species": pa.string(),  # as the configuration says
+        "species": pa.string(),  # as the BIDS root or the configuration says
+        "run": pa.string(),  # of a BIDS root, as the next two
+        "task": pa.string(),
+        # what participants.tsv says of the subject
+        "participant": pa.list_(pa.struct({"name": pa.string(), "value": pa.string()})),
     }
 )
 WINDOW_COLUMNS = pa.schema(
@@ -85,7 +92,7 @@ class FileEntry(Config):
 
     file: str
     bytes: int
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
     @classmethod
     def of(cls, path: Path) -> Self:
@@ -158,20 +165,31 @@ def read_manifest(folder: Path) -> CorpusManifest:
                 "arguments, it continues."
             )
         raise BergerError(f"{folder}: is no corpus (no {MANIFEST}); make one by `berger prepare`.")
+    return parse_manifest(path.read_bytes(), path)
+
+
+def parse_manifest(content: bytes, source: Path | str) -> CorpusManifest:
+    """Read what stands in a manifest; `source` says where that was.
+
+    Raises
+    ------
+    BergerError
+        If it is none, is damaged, or is of another version.
+    """
     try:
-        content = json.loads(path.read_bytes())
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise BergerError(f"{path}: is not the manifest of a corpus; give a corpus folder.")
-        if (version := content.get("version")) != VERSION:
+        fields = json.loads(content)
+        if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+            raise BergerError(f"{source}: is not the manifest of a corpus; give a corpus folder.")
+        if (version := fields.get("version")) != VERSION:
             raise BergerError(
-                f"{path}: a corpus from another format version ({version!r}, this Berger reads "
+                f"{source}: a corpus from another format version ({version!r}, this Berger reads "
                 f"{VERSION}); prepare the recordings into another folder, or use the Berger that "
                 "wrote it."
             )
-        return CorpusManifest.model_validate(content)
+        return CorpusManifest.model_validate(fields)
     except (ValueError, ValidationError) as error:
         raise BergerError(
-            f"{path}: is damaged or from a newer Berger; restore it, or prepare the corpus anew."
+            f"{source}: is damaged or from a newer Berger; restore it, or prepare the corpus anew."
         ) from error
 
 
@@ -254,7 +272,10 @@ def quantise(
 
     # The smallest step serves a silent channel, whose peak says nothing.
     scale = np.clip(peak / LARGEST_COUNT, SMALLEST_STEP, LARGEST_STEP).astype(np.float32)
-    counts = signal.T / scale
-    np.nan_to_num(np.rint(counts, out=counts), copy=False)
-    counts.clip(-LARGEST_COUNT, LARGEST_COUNT, out=counts)
-    return counts.astype(SAMPLE, order="C"), scale, usable, n_dropped
+    samples = np.empty(signal.T.shape, SAMPLE)
+    for first in range(0, len(samples), _SAMPLES_AT_ONCE):
+        part = slice(first, first + _SAMPLES_AT_ONCE)
+        counts = signal[:, part].T / scale
+        np.nan_to_num(np.rint(counts, out=counts), copy=False)
+        samples[part] = counts.clip(-LARGEST_COUNT, LARGEST_COUNT, out=counts)
+    return samples, scale, usable, n_dropped

@@ -1,4 +1,4 @@
-"""Open a corpus, verify it, and list its windows."""
+"""Open a corpus, here or on a server, verify it, and list its windows."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from berger.corpus.format import (
     RECORDING_COLUMNS,
@@ -18,24 +19,33 @@ from berger.corpus.format import (
     read_manifest,
     read_table,
 )
+from berger.corpus.remote import fetch_manifest, is_remote, local_file, misfits_at
 from berger.corpus.windows import Block, WindowDataset, count_samples
 from berger.errors import BergerError
 
 
-def open_corpus(folder: str | Path) -> Corpus:
+def open_corpus(folder: str | Path, *, progress: bool = True) -> Corpus:
     """Open a corpus, having made sure that all its files are there.
+
+    Of a corpus on a server manifest and tables are fetched now, the manifest every time, and each
+    shard when it is first read; see `berger.corpus.remote` for where the copies are kept.
 
     Parameters
     ----------
-    folder : path
-        As made by `prepare`.
+    folder : path or str
+        As made by `prepare`; or its address, e.g. ``https://…``, ``s3://…`` or ``gs://…``.
+    progress : bool
+        Show a bar while a shard is fetched from a server.
 
     Raises
     ------
     BergerError
         If it is no corpus, unfinished, of another format version, or a file is missing or not
-        of its size. `verify_corpus` looks at every byte.
+        of its size. `verify_corpus` looks at every byte. If a server cannot be reached.
     """
+    if is_remote(folder):
+        url = str(folder).rstrip("/")
+        return Corpus(url, fetch_manifest(url), progress=progress)
     folder = Path(folder)
     manifest = read_manifest(folder)
     problems = misfits(folder, manifest.shards, content=False) + misfits(folder, manifest.tables)
@@ -46,20 +56,38 @@ def open_corpus(folder: str | Path) -> Corpus:
     return Corpus(folder, manifest)
 
 
-def verify_corpus(folder: str | Path) -> list[str]:
+def verify_corpus(folder: str | Path, *, progress: bool = True) -> list[str]:
     """Compare every byte of a corpus with its manifest.
+
+    A corpus on a server is read from there, whatever copies are kept.
+
+    Parameters
+    ----------
+    folder : path or str
+        Of the corpus, or its address.
+    progress : bool
+        Show a bar while a shard is fetched from a server.
 
     Returns
     -------
     list of str
         What is wrong, a sentence each; empty if nothing is.
+
+    Raises
+    ------
+    BergerError
+        If a server stops answering.
     """
-    folder = Path(folder)
+    folder = str(folder).rstrip("/") if is_remote(folder) else Path(folder)
     try:
-        manifest = read_manifest(folder)
+        manifest = fetch_manifest(folder) if isinstance(folder, str) else read_manifest(folder)
     except BergerError as error:
         return [str(error)]
-    problems = misfits(folder, (*manifest.tables, *manifest.shards))
+    files = (*manifest.tables, *manifest.shards)
+    if isinstance(folder, str):
+        problems = misfits_at(folder, files, progress=progress)
+    else:
+        problems = misfits(folder, files)
     if manifest.identified().id != manifest.id:
         problems.append(f"{folder}: the manifest has changed, its id is not that of its content")
     return [f"{problem}." for problem in problems]
@@ -70,7 +98,8 @@ class Corpus:
 
     Attributes
     ----------
-    folder : Path
+    folder : Path or str
+        Where it lies; a str if that is an address.
     manifest : CorpusManifest
     recordings : DataFrame
         One row per source file, the columns as in `berger.corpus.format.RECORDING_COLUMNS`.
@@ -78,12 +107,14 @@ class Corpus:
         The usable stretches: recording, start, stop in samples.
     """
 
-    def __init__(self, folder: Path, manifest: CorpusManifest) -> None:
+    def __init__(
+        self, folder: Path | str, manifest: CorpusManifest, *, progress: bool = False
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
-        rows = read_table(folder / RECORDINGS).to_pylist()
+        rows = self._table(RECORDINGS).to_pylist()
         self.recordings = pd.DataFrame(rows, columns=RECORDING_COLUMNS.names)
-        self.stretches: pd.DataFrame = read_table(folder / WINDOWS).to_pandas(use_threads=False)
+        self.stretches: pd.DataFrame = self._table(WINDOWS).to_pandas(use_threads=False)
         content = {shard.file: shard.sha256 for shard in manifest.shards}
         self._blocks = {
             row["recording"]: Block(
@@ -93,9 +124,10 @@ class Corpus:
                 sfreq=row["sfreq"],
                 n_times=row["n_times"],
                 scale=np.array(row["scale"], dtype=np.float32),
-                shard=str(folder / row["shard"]),
+                shard=f"{folder}/{row['shard']}",
                 content=content[row["shard"]],
                 offset=row["offset"],
+                progress=progress,
             )
             for row in rows
             if row["status"] == "ok"
@@ -106,6 +138,16 @@ class Corpus:
             f"<Corpus {self.folder}: {len(self._blocks)} recordings of {len(self.subjects)} "
             f"subjects, {self.hours:.2f} usable hours>"
         )
+
+    def _table(self, name: str) -> pa.Table:
+        (sha256,) = (entry.sha256 for entry in self.manifest.tables if entry.file == name)
+        with local_file(f"{self.folder}/{name}", sha256) as path:
+            return read_table(path)
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return Path(self.folder).resolve().name
 
     @property
     def subjects(self) -> tuple[str, ...]:

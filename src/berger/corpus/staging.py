@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +17,7 @@ from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS,
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
-from berger.recordings import RejectedError, read_recording
+from berger.recordings import RejectedError, hash_of, read_recording, species_name
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,12 @@ class Task:
     recording: str
     path: Path
     source_bytes: int
+    source_time: int | None  # when it was last changed, ns; goes into the log alone
     config: PreprocessingConfig
     staging: Path
+
+    def __str__(self) -> str:
+        return self.recording
 
 
 @dataclass(frozen=True)
@@ -71,10 +77,34 @@ def stage(task: Task) -> Entry:
         block = staged_path(task.staging, task.recording, ".npy")
         with written_whole(block) as temporary, temporary.open("wb") as file:
             np.save(file, samples, allow_pickle=False)
+    with suppress(OSError, BergerError):  # what cannot be read has failed above
+        row["source_sha256"] = hash_of(task.path)
     # After the block: where this stands, the block stands.
     content = {"row": row, "stretches": stretches}
     write_json(staged_path(task.staging, task.recording, ".json"), content)
     return Entry(row, [list(stretch) for stretch in stretches])
+
+
+def stage_elsewhere(task: Task) -> Entry:
+    """`stage` on a worker that may be another machine.
+
+    Raises
+    ------
+    BergerError
+        If it does not see the corpus's folder or the file, which this machine's are no fault of.
+    """
+    host = socket.gethostname()
+    if not task.staging.is_dir():
+        raise BergerError(
+            f"{task.staging.parent}: the worker on {host} does not see this folder; choose one "
+            "that all machines share under the same path."
+        )
+    if task.source_bytes and not task.path.exists():
+        raise BergerError(
+            f"{task.path}: the worker on {host} does not see this file; put the recordings where "
+            "all machines see them under the same path."
+        )
+    return stage(task)
 
 
 def _prepare_signal(
@@ -86,6 +116,7 @@ def _prepare_signal(
         task.path,
         subject_pattern=config.subject_pattern,
         ch_names=config.ch_names,
+        besides=config.besides,
         layout=config.layout,
         unit=config.unit,
     )
@@ -100,13 +131,22 @@ def _prepare_signal(
         "original_ch_names": list(source.original_ch_names),
         "kept_out": [asdict(channel) for channel in source.kept_out],
         "kinds": list(source.kinds),
-        "species": config.species,
+        "species": source.species or config.species,
+        "run": source.run,
+        "task": source.task,
+        "participant": [{"name": name, "value": value} for name, value in source.participant],
     }
-    prepared = preprocess(source, config)
+    if source.species and config.species and source.species != species_name(config.species):
+        raise RejectedError(
+            f"{task.path}: is of species {source.species!r} by participants.tsv, but the "
+            f"configuration says {config.species!r}; leave out `species`, or correct one of them."
+        )
+    prepared, notes = preprocess(source, config), source.notes
+    del source  # with the raw signal, the largest thing in memory
     cleaned = prepared.recording
     samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
-    history = list(prepared.history)
+    history = [*notes, *prepared.history]
     if n_dropped:
         dropped["out of range"] = n_dropped / cleaned.sfreq
         history.append(
@@ -118,6 +158,7 @@ def _prepare_signal(
         "ch_names": list(cleaned.ch_names),
         "original_ch_names": list(cleaned.original_ch_names),
         "kept_out": [asdict(channel) for channel in cleaned.kept_out],
+        "interpolated": list(prepared.interpolated),
         "kinds": list(cleaned.kinds),
         "offset_seconds": prepared.offset,
         "dropped": [{"cause": cause, "seconds": seconds} for cause, seconds in dropped.items()],

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from berger.corpus.format import SAMPLE
+from berger.corpus.remote import is_remote, local_file
 from berger.errors import BergerError
 
 
@@ -48,38 +49,42 @@ class Block:
     sfreq: float
     n_times: int
     scale: npt.NDArray[np.float32]
-    shard: str
+    shard: str  # path or address
     content: str  # the shard's SHA-256
     offset: int
+    progress: bool  # show a bar while the shard is fetched
 
     def window(self, start: int, n_times: int) -> Window:
         """Read samples; one contiguous read."""
         n_chans = len(self.ch_names)
-        shard = _opened(self.shard, self.content)
+        shard = _opened(self.shard, self.content, self.progress)
         n_bytes = n_times * n_chans * SAMPLE.itemsize
         place = shard.first_byte + (self.offset + start * n_chans) * SAMPLE.itemsize
         data = os.pread(shard.descriptor, n_bytes, place)
         if len(data) < n_bytes:
-            raise BergerError(f"{self.shard}: ends early; run `berger corpus verify`.")
+            cure = "remove this copy" if is_remote(self.shard) else "run `berger corpus verify`"
+            raise BergerError(f"{shard.path}: ends early; {cure}.")
         return Window(
-            samples=np.frombuffer(data, SAMPLE).reshape(n_times, n_chans),
-            scale=self.scale,
-            ch_names=self.ch_names,
-            sfreq=self.sfreq,
-            recording=self.recording,
-            subject=self.subject,
-            start=start,
+            np.ndarray((n_times, n_chans), SAMPLE, data),
+            self.scale,
+            self.ch_names,
+            self.sfreq,
+            self.recording,
+            self.subject,
+            start,
         )
 
 
 class _Shard:
     """An open file; `os.pread` keeps no position, so that threads and forks can share it."""
 
-    def __init__(self, path: str) -> None:
-        try:
-            self.descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
+    def __init__(self, place: str, content: str, progress: bool) -> None:
+        with local_file(place, content, progress=progress) as path:
+            self.path = path
+            try:
+                self.descriptor = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
         with open(self.descriptor, "rb", closefd=False) as file:
             np.lib.format.read_magic(file)
             np.lib.format.read_array_header_1_0(file)
@@ -91,14 +96,15 @@ class _Shard:
 
 
 @lru_cache(maxsize=128)
-def _opened(path: str, content: str) -> _Shard:
+def _opened(place: str, content: str, progress: bool) -> _Shard:
     """Open a shard once per process; `content` tells a corpus made anew from the one before."""
-    return _Shard(path)
+    return _Shard(place, content, progress)
 
 
-@dataclass(frozen=True, eq=False)
-class Window:
+class Window(NamedTuple):
     """A piece of one recording, as it is stored.
+
+    A named tuple because one is made for every read, in a quarter of a dataclass' time.
 
     Attributes
     ----------
@@ -129,7 +135,7 @@ class Window:
 
 
 class WindowDataset(Dataset[Window]):
-    """Windows of one length, by number; made by `Corpus.windows`.
+    """Windows of one length, by number; made by `Corpus.windows`, of several corpora by `join`.
 
     Can be pickled and read from in any process.
 
@@ -143,6 +149,11 @@ class WindowDataset(Dataset[Window]):
         First sample of each window in its recording.
     seconds : float
         Length of a window.
+    corpora : tuple of int
+        Number of the corpus of each of `blocks`: its place among those that were joined.
+    weights : tuple of float, optional
+        How often each corpus is drawn by a `WindowSampler`, relative to one another; None if
+        every window is drawn equally often.
     """
 
     def __init__(
@@ -151,11 +162,15 @@ class WindowDataset(Dataset[Window]):
         of_block: npt.NDArray[np.int64],
         starts: npt.NDArray[np.int64],
         seconds: float,
+        corpora: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self.blocks = tuple(blocks)
         self.of_block = of_block
         self.starts = starts
         self.seconds = seconds
+        self.corpora = (0,) * len(self.blocks) if corpora is None else tuple(corpora)
+        self.weights = None if weights is None else tuple(weights)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -167,7 +182,12 @@ class WindowDataset(Dataset[Window]):
     def take(self, indices: npt.NDArray[np.int64]) -> WindowDataset:
         """Return the windows of these numbers, in this order."""
         return WindowDataset(
-            self.blocks, self.of_block[indices], self.starts[indices], self.seconds
+            self.blocks,
+            self.of_block[indices],
+            self.starts[indices],
+            self.seconds,
+            self.corpora,
+            self.weights,
         )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -185,6 +205,51 @@ class WindowDataset(Dataset[Window]):
             for name in ("recording", "subject")
         )
         return pd.DataFrame({"recording": recordings, "subject": subjects, "start": self.starts})
+
+
+def join(
+    datasets: Sequence[WindowDataset], weights: Sequence[float] | None = None
+) -> WindowDataset:
+    """Put the windows of several corpora behind each other.
+
+    Parameters
+    ----------
+    datasets : sequence of WindowDataset
+        With windows of one length; one per corpus, none of them joined before.
+    weights : sequence of float, optional
+        How often a `WindowSampler` draws from each corpus, relative to one another, whatever their
+        sizes; by default every window is drawn equally often.
+
+    Raises
+    ------
+    BergerError
+        If the lengths differ, or the weights are not one positive number per corpus.
+    """
+    if len({dataset.seconds for dataset in datasets}) != 1:
+        lengths = ", ".join(f"{dataset.seconds:g} s" for dataset in datasets)
+        raise BergerError(
+            f"windows of {lengths or 'no corpus'} cannot be joined; give windows of one length."
+        )
+    if any(dataset.weights or any(dataset.corpora) for dataset in datasets):
+        raise BergerError("windows that were joined cannot be joined again; join all at once.")
+    if weights is not None and not (
+        len(weights) == len(datasets) and all(0 < weight < np.inf for weight in weights)
+    ):
+        raise BergerError(
+            f"weights {[*weights]} do not fit {len(datasets)} corpora; give one number over 0 for "
+            "each, and leave out a corpus that shall not be drawn."
+        )
+    n_blocks = [len(dataset.blocks) for dataset in datasets]
+    first_blocks = np.cumsum([0, *n_blocks[:-1]])
+    numbered = zip(datasets, first_blocks, strict=True)
+    return WindowDataset(
+        [block for dataset in datasets for block in dataset.blocks],
+        np.concatenate([dataset.of_block + first for dataset, first in numbered]),
+        np.concatenate([dataset.starts for dataset in datasets]),
+        datasets[0].seconds,
+        np.repeat(np.arange(len(datasets)), n_blocks).tolist(),
+        weights,
+    )
 
 
 class Batch(NamedTuple):
@@ -255,51 +320,139 @@ def collate(windows: Sequence[Window]) -> Batch:
 class WindowSampler:
     """Batches of window numbers, each a pure function of seed and step.
 
-    An epoch hands out every window once. The windows of a batch have one montage and rate; the
-    last batch of each montage may be smaller.
+    The windows of a batch have one montage and rate; the last batch of each montage may be
+    smaller. An epoch hands out every window once. If the corpora have weights it is as long, but
+    its share of corpus k is that of the weight, and the windows of a corpus come round after round,
+    each once in a round.
+
+    Several ranks take their parts of the same batch, so that a step means the same whatever their
+    number, and all have the same montage. Rank r takes windows r, r + world_size, … of it. Where a
+    batch has fewer windows than there are ranks, a rank without one gets the batch's first as a
+    stand-in, of `weight` 0.
 
     Parameters
     ----------
     dataset : WindowDataset
     batch_size : int
+        Of all ranks together.
     seed : int
     shuffle : bool
         Whether windows, and batches of different montages, come in a new order in every epoch.
+    rank, world_size : int
+        Which of how many processes this one is.
+
+    Notes
+    -----
+    Each montage of a corpus is drawn for itself, in rounds of its own. The number of its windows
+    in an epoch is rounded, but at least one, so that a corpus' share may differ from its weight's
+    by as many windows as there are pairs of corpus and montage.
     """
 
     def __init__(
-        self, dataset: WindowDataset, batch_size: int, seed: int, shuffle: bool = True
+        self,
+        dataset: WindowDataset,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
-        if batch_size < 1:
-            raise BergerError(f"batch_size = {batch_size}: must be at least 1.")
-        kinds: dict[tuple[tuple[str, ...], float], int] = {}
-        of_block = [kinds.setdefault((b.ch_names, b.sfreq), len(kinds)) for b in dataset.blocks]
-        kind = np.array(of_block)[dataset.of_block]
-        self._alike = [np.flatnonzero(kind == number) for number in np.unique(kind)]
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank = {rank} of {world_size}: must be from 0 to {world_size - 1}")
+        if batch_size < world_size:
+            raise BergerError(f"batch_size = {batch_size}: must be at least {world_size}.")
+        if dataset.weights and not shuffle:
+            raise BergerError("corpora with weights can only be drawn with shuffle = True.")
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
-        self.batches_per_epoch = sum(-(-len(alike) // batch_size) for alike in self._alike)
+        self.rank, self.world_size = rank, world_size
+        self._montages = _montages(dataset)
+        self.batches_per_epoch = sum(
+            -(-sum(pool.n_drawn for pool in pools) // batch_size) for pools in self._montages
+        )
         self._epoch = lru_cache(maxsize=1)(self._batches_of_epoch)
 
     def batch(self, step: int) -> list[int]:
-        """Return the window numbers of one step, counted from 0 through all epochs."""
-        epoch, place = divmod(step, self.batches_per_epoch)
-        numbers: list[int] = self._epoch(epoch if self.shuffle else 0)[place].tolist()
+        """Return this rank's window numbers of one step, counted from 0 through all epochs."""
+        whole = self._whole_batch(step)
+        part = whole[self.rank :: self.world_size]
+        numbers: list[int] = (part if len(part) else whole[:1]).tolist()
         return numbers
 
+    def weight(self, step: int) -> float:
+        """Return what this rank's mean over windows counts in a mean over ranks.
+
+        The mean over ranks of weight times mean is then the mean over all windows of the batch.
+        """
+        n_windows = len(self._whole_batch(step))
+        return len(range(self.rank, n_windows, self.world_size)) * self.world_size / n_windows
+
     def starting_at(self, step: int) -> Iterator[list[int]]:
-        """Yield the batches from a step on, for ever."""
+        """Yield this rank's part of the batches from a step on, for ever."""
         while True:
             yield self.batch(step)
             step += 1
+
+    def _whole_batch(self, step: int) -> npt.NDArray[np.int64]:
+        epoch, place = divmod(step, self.batches_per_epoch)
+        return self._epoch(epoch if self.shuffle else 0)[place]
 
     def _batches_of_epoch(self, epoch: int) -> list[npt.NDArray[np.int64]]:
         """Cut each montage's windows into batches, and mix these."""
         rng = np.random.default_rng([self.seed, epoch])
         batches = []
-        for alike in self._alike:
+        for pools in self._montages:
+            alike = np.concatenate([pool.drawn(self.seed, epoch) for pool in pools])
             ordered = rng.permutation(alike) if self.shuffle else alike
             batches += np.split(ordered, range(self.batch_size, len(ordered), self.batch_size))
         order = rng.permutation(len(batches)) if self.shuffle else range(len(batches))
         return [batches[place] for place in order]
+
+
+class _Pool(NamedTuple):
+    """Windows of one montage, and of one corpus if corpora have weights."""
+
+    number: int
+    windows: npt.NDArray[np.int64]
+    n_drawn: int  # in an epoch
+
+    def drawn(self, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+        """Return the windows of an epoch: the next of an endless row of rounds."""
+        size = len(self.windows)
+        if self.n_drawn == size:
+            return self.windows
+        first, stop = epoch * self.n_drawn, (epoch + 1) * self.n_drawn
+        rounds = range(first // size, -(-stop // size))
+        row = [
+            # + 1: NumPy ignores a zero at the end, and [seed, epoch] orders the epoch
+            np.random.default_rng([seed, self.number, number + 1]).permutation(self.windows)
+            for number in rounds
+        ]
+        before = rounds.start * size
+        return np.concatenate(row)[first - before : stop - before]
+
+
+def _montages(dataset: WindowDataset) -> list[list[_Pool]]:
+    """Sort windows by montage and rate, and inside these by corpus if corpora have weights."""
+    kinds: dict[tuple[tuple[str, ...], float], int] = {}
+    of_block = [kinds.setdefault((b.ch_names, b.sfreq), len(kinds)) for b in dataset.blocks]
+    kind = np.array(of_block)[dataset.of_block]
+    if dataset.weights is None:
+        corpus = np.zeros_like(kind)
+        rates = np.ones(1)  # how often a window is drawn in an epoch
+    else:
+        corpus = np.array(dataset.corpora)[dataset.of_block]
+        sizes = np.bincount(corpus, minlength=len(dataset.weights))
+        shares = np.where(sizes > 0, dataset.weights, 0.0)
+        rates = len(dataset) * shares / shares.sum() / np.maximum(sizes, 1)
+    code = kind * len(rates) + corpus
+    order = np.argsort(code, kind="stable")
+    values, firsts = np.unique(code[order], return_index=True)
+    montages: dict[int, list[_Pool]] = {}
+    for number, windows in enumerate(np.split(order, firsts[1:])):
+        which, source = divmod(int(values[number]), len(rates))
+        n_drawn = max(1, round(rates[source] * len(windows)))
+        montages.setdefault(which, []).append(_Pool(number, windows, n_drawn))
+    return list(montages.values())

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import NamedTuple
 import filelock
 from tqdm import tqdm
 
-from berger.corpus.executors import map_unordered
+from berger.corpus.executors import Executor, map_on_cluster, map_unordered
 from berger.corpus.format import (
     LOCK,
     LOG,
@@ -40,11 +40,12 @@ from berger.corpus.packing import (
     packed_shards,
     write_tables_and_manifest,
 )
-from berger.corpus.staging import Entry, Task, stage, staged_path
+from berger.corpus.sources import Sources, size_and_time
+from berger.corpus.staging import Entry, Task, stage, stage_elsewhere, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import find_recordings, size_of
+from berger.recordings import find_recordings
 
 
 class Failure(NamedTuple):
@@ -109,7 +110,10 @@ def prepare(
     *,
     root: Path | None = None,
     workers: int = 1,
+    executor: Executor = "processes",
+    scheduler: str | None = None,
     progress: bool = True,
+    check_sources: bool = False,
 ) -> PreparationSummary:
     """Prepare recordings into a corpus; run again, it continues.
 
@@ -131,9 +135,19 @@ def prepare(
     root : Path, optional
         A folder above all files of `paths`; recordings are called by their path from it.
     workers : int
-        Number of processes.
+        Number of processes, this one included, each with one recording in memory at a time. A
+        cluster has as many as it has.
+    executor : {"processes", "dask"}
+        "dask" prepares on the workers of a dask cluster (needs ``berger[cluster]``), which must
+        see `paths` and `out` under the same absolute paths and take one task at a time
+        (``dask worker --nthreads 1``). This process packs the shards.
+    scheduler : str, optional
+        Address of the cluster's scheduler, "tcp://HOST:PORT".
     progress : bool
         Whether to show a progress bar on stderr.
+    check_sources : bool
+        Whether to read every file that is in the corpus already and compare its hash. Without,
+        those are read whose time of change is another than when they were prepared.
 
     Returns
     -------
@@ -143,8 +157,14 @@ def prepare(
     ------
     BergerError
         If `out` holds something else or a corpus of another configuration, another preparation is
-        writing it, a file in it has changed since, or no recording at all is ok.
+        writing it, a file in it has changed since, or no recording at all is ok; if the cluster
+        cannot be reached or used.
     """
+    if (scheduler is None) == (executor == "dask"):
+        raise BergerError(
+            "executor 'dask' and the address of its scheduler (tcp://HOST:PORT) go together; give "
+            "both or neither."
+        )
     started = time.perf_counter()
     found = find_recordings(paths, root, layout=config.layout)
     out = Path(out)
@@ -154,9 +174,13 @@ def prepare(
         shards, packed = packed_shards(out, manifest)
         settled = before | packed
 
-        tasks = _tasks(out, found, settled, config)
-        seconds_read = _process(out, tasks, workers, progress)
-        latest = {name: _latest(out, name, settled) for name, _ in found}
+        tasks = _tasks(out, found, settled, config, Sources(out, check=check_sources))
+        if scheduler is None:
+            results = map_unordered(stage, tasks, workers)
+        else:
+            results = map_on_cluster(stage_elsewhere, tasks, scheduler)
+        done, seconds_read = _process(out, tasks, results, progress)
+        latest = {name: done.get(name) or _latest(out, name, settled) for name, _ in found}
         entries = settled | {name: entry for name, entry in latest.items() if entry}
         entries = dict(sorted(entries.items()))
         if not any(entry.is_ok for entry in entries.values()):
@@ -241,24 +265,23 @@ def _tasks(
     found: Sequence[tuple[str, Path]],
     settled: dict[str, Entry],
     config: PreprocessingConfig,
+    sources: Sources,
 ) -> list[Task]:
     """List the files that are still to be prepared."""
     tasks = []
     for recording, path in found:
-        try:
-            source_bytes = size_of(path)
-        except OSError:
-            source_bytes = 0  # reading it will fail and say why
         entry = _latest(out, recording, settled)
-        same = entry is not None and entry.row["source_bytes"] == source_bytes
+        same = entry is not None and sources.is_same(recording, path, entry.row)
         if recording in settled and settled[recording].is_ok and not same:
             raise BergerError(
-                f"{path}: has changed since it was prepared into {out}; restore the file, or "
-                "prepare into another folder."
+                f"{path}: has changed since it was prepared into {out}, or is another file of the "
+                "same name; restore or rename it, or prepare into another folder."
             )
         if not same or entry is None or entry.row["status"] == "failed":
-            tasks.append(Task(recording, path, source_bytes, config, out / STAGING))
-    return tasks
+            staging = (out / STAGING).absolute()
+            tasks.append(Task(recording, path, *size_and_time(path), config, staging))
+    # The largest first, so that at the end no worker is left alone with a long one.
+    return sorted(tasks, key=lambda task: -task.source_bytes)
 
 
 def _latest(out: Path, recording: str, settled: dict[str, Entry]) -> Entry | None:
@@ -273,10 +296,14 @@ def _latest(out: Path, recording: str, settled: dict[str, Entry]) -> Entry | Non
     return staged
 
 
-def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> float:
-    """Stage all files, show and log how it goes; return the seconds of recording read."""
+def _process(
+    out: Path, tasks: list[Task], results: Generator[Entry], progress: bool
+) -> tuple[dict[str, Entry], float]:
+    """Stage all files, show and log how it goes; return entries and seconds of recording read."""
     started = time.perf_counter()
+    done: dict[str, Entry] = {}
     size = {task.recording: task.source_bytes for task in tasks}
+    changed = {task.recording: task.source_time for task in tasks}
     seconds, n_unusable = 0.0, 0
     with (
         tqdm(
@@ -286,10 +313,16 @@ def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> floa
             unit_scale=True,
             disable=not progress or not tasks,
         ) as bar,
-        closing(map_unordered(stage, tasks, workers)) as entries,
+        closing(results) as entries,
     ):
         for n_done, entry in enumerate(entries, 1):
             row = entry.row
+            if entry.is_ok and not staged_path(out / STAGING, row["recording"], ".npy").is_file():
+                raise BergerError(
+                    f"{out}: {row['recording']} was prepared into another folder of this name on "
+                    "another machine; choose one that all machines share under the same path."
+                )
+            done[row["recording"]] = entry
             seconds += row["seconds"] or 0
             n_unusable += not entry.is_ok
             rate = seconds / (time.perf_counter() - started)
@@ -299,10 +332,11 @@ def _process(out: Path, tasks: list[Task], workers: int, progress: bool) -> floa
             )
             bar.update(size[row["recording"]])
             line = {name: row[name] for name in ("recording", "status", "reason", "seconds")}
+            line["source_time"] = changed[row["recording"]]
             line["at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
-    return seconds
+    return done, seconds
 
 
 def _failures(entries: dict[str, Entry]) -> tuple[Failure, ...]:

@@ -84,7 +84,7 @@ def adapt(
     out: Path,
     *,
     data: list[Path] | None = None,
-    corpus_folder: Path | None = None,
+    corpus_folder: Path | str | None = None,
     device: Device = "auto",
     workers: int = 1,
     quiet: bool = False,
@@ -102,8 +102,8 @@ def adapt(
         and a head fitted to everybody), ``config.yaml``, ``run.json``.
     data : list of Path, optional
         The task's recordings; they are prepared into ``out/corpus`` as the checkpoint expects.
-    corpus_folder : Path, optional
-        A corpus made from them already; one of both is needed.
+    corpus_folder : Path or str, optional
+        A corpus made from them already, or its address; one of both is needed.
     device : {"auto", "cpu", "cuda"}
     workers : int
         Processes that prepare recordings.
@@ -229,7 +229,7 @@ def _task_corpus(
     encoder: Encoder,
     out: Path,
     data: list[Path] | None,
-    corpus_folder: Path | None,
+    corpus_folder: Path | str | None,
     workers: int,
     quiet: bool,
 ) -> Corpus:
@@ -248,7 +248,7 @@ def _task_corpus(
             workers=workers,
             progress=not quiet,
         )
-    corpus = open_corpus(corpus_folder)
+    corpus = open_corpus(corpus_folder, progress=not quiet)
     encoder.contract.check_preprocessing(corpus.manifest.preprocessing, corpus_folder)
     return corpus
 

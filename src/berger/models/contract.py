@@ -60,7 +60,7 @@ class InputContract(Config):
         """
         if self.preprocessing is None:
             return
-        for field in ("sfreq", "highpass", "lowpass", "reference"):
+        for field in ("sfreq", "highpass", "lowpass", "reference", "bipolar"):
             own, other = getattr(self.preprocessing, field), getattr(preprocessing, field)
             if own != other:
                 raise BergerError(

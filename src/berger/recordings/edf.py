@@ -8,13 +8,14 @@ with samples of 24 bits (BioSemi).
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mne
 import numpy as np
+import numpy.typing as npt
 
 from berger.errors import BergerError
 from berger.recordings.recording import (
@@ -23,10 +24,13 @@ from berger.recordings.recording import (
     Content,
     Gap,
     Unit,
+    Wanted,
     choose_channels,
     gaps_between,
     recorded_annotations,
 )
+from berger.recordings.triggers import trigger_annotations
+from berger.recordings.wholeness import is_range, line_ends_converted
 
 _BDF_MAGIC = b"\xffBIOSEMI"
 _TEXTS = ("EDF Annotations", "BDF Annotations")
@@ -60,15 +64,21 @@ class _EdfHeader:
     sample_bytes: int  # 2 in EDF, 3 in BDF
     patient_code: str | None
 
+    @property
+    def status(self) -> int | None:
+        """Which channel is BioSemi's status, if any."""
+        is_bdf = self.sample_bytes == 3
+        return self.labels.index("Status") if is_bdf and "Status" in self.labels else None
 
-def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+
+def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     """Read an EDF, EDF+ or BDF file.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted : sequence of str or None
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever the header declares.
@@ -83,6 +93,8 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
     for index, declared in enumerate(header.units):
         if header.labels[index] in _TEXTS:
             unusable[index] = "annotations"
+        elif index == header.status:
+            unusable[index] = "trigger"
         elif declared not in _MICROVOLTS and not (unit and not declared):
             unusable[index] = (
                 f"unit {declared!r} is no voltage" if declared else "no unit in the header"
@@ -109,6 +121,11 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
         # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
         raw = _open_edf(path, labels, "latin1")
     signal = raw.get_data(picks=labels)
+    n_times = header.n_records * header.n_samples[next(iter(channels.taken))]
+    if signal.shape[1] != n_times:
+        raise BergerError(
+            f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
+        )
     signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
     sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
     marks = raw.annotations
@@ -122,6 +139,8 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
     if header.interrupted:
         n_samples = header.n_samples[next(iter(channels.taken))]
         gaps, annotations = _read_times(path, header, n_samples) or (gaps, annotations)
+    if triggers := _read_triggers(path, header):
+        annotations = tuple(sorted((*annotations, *triggers), key=lambda mark: mark.onset))
     return Content(
         labels=header.labels,
         channels=channels,
@@ -130,6 +149,7 @@ def read_edf(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Con
         annotations=annotations,
         patient_code=header.patient_code,
         gaps=gaps,
+        units=tuple(declared or None for declared in header.units),
     )
 
 
@@ -190,7 +210,8 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         labels=tuple(column(0, 16)),
         units=tuple(column(96, 8)),
         has_range=tuple(
-            low[i] != high[i] and digital_low[i] != digital_high[i] for i in range(n_channels)
+            is_range(low[i], high[i]) and is_range(digital_low[i], digital_high[i])
+            for i in range(n_channels)
         ),
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
@@ -199,7 +220,11 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
         sample_bytes=3 if fixed[:8] == _BDF_MAGIC else 2,
         patient_code=code.decode("latin-1") if code not in (b"", b"X") else None,
     )
-    if header.record_seconds <= 0 or sum(header.n_samples) <= 0:
+    if (
+        not 0 < header.record_seconds < math.inf
+        or min(header.n_samples) < 0
+        or not sum(header.n_samples)
+    ):
         raise ValueError("its data records hold no signal")
     return header
 
@@ -217,7 +242,7 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     # header was brought up to date.
     if rest == 0 and whole > 0 and announced <= whole:
         return whole
-    if _line_ends_converted(path):
+    if line_ends_converted(path):
         raise BergerError(
             f"{path}: damaged by line-ending conversion (a carriage return stands before every "
             "line feed, as after a transfer in text mode); fetch it again in binary mode."
@@ -235,10 +260,22 @@ def _count_records(path: Path, header: _EdfHeader) -> int:
     )
 
 
-def _line_ends_converted(path: Path) -> bool:
-    """Return whether every line feed follows a carriage return, which samples never do."""
-    content = path.read_bytes()
-    return content.count(b"\n") == content.count(b"\r\n") > 3
+def _bytes_of(path: Path, header: _EdfHeader, index: int) -> npt.NDArray[np.uint8]:
+    """Return a channel's bytes, one row a data record, without reading them yet."""
+    records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1))
+    start, stop = (sum(header.n_samples[:end]) * header.sample_bytes for end in (index, index + 1))
+    return records.reshape(header.n_records, -1)[:, start:stop]
+
+
+def _read_triggers(path: Path, header: _EdfHeader) -> list[Annotation]:
+    """Return the triggers in BioSemi's status channel."""
+    index = header.status
+    if index is None:
+        return []
+    # three bytes a sample, the lowest first
+    samples = _bytes_of(path, header, index).reshape(-1, 3)[:, :2]
+    values = np.ascontiguousarray(samples).view("<u2")[:, 0]
+    return trigger_annotations(values, header.n_samples[index] / header.record_seconds, status=True)
 
 
 # Onset, duration and texts of one annotation.
@@ -255,15 +292,7 @@ def _read_times(
     texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
         return None
-    records = np.memmap(path, np.uint8, "r", 256 * (len(header.labels) + 1)).reshape(
-        header.n_records, -1
-    )
-    contents = [
-        records[:, start * header.sample_bytes : stop * header.sample_bytes]
-        for start, stop in (
-            (sum(header.n_samples[:index]), sum(header.n_samples[: index + 1])) for index in texts
-        )
-    ]
+    contents = [_bytes_of(path, header, index) for index in texts]
     onsets = []
     for record in contents[0]:
         onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from berger.errors import BergerError
+from berger.files import sha256
+from berger.recordings.bids import participant_bytes, tables_of
 from berger.recordings.edf import read_edf
 from berger.recordings.layout import LayoutConfig, read_layout
-from berger.recordings.recording import Content, Unit
-from berger.recordings.through_mne import brainvision_header, read_through_mne
+from berger.recordings.recording import Content, Unit, Wanted
+from berger.recordings.through_mne import read_through_mne
+from berger.recordings.wholeness import brainvision_header
 
 # Of a file, the channels wanted, and the unit that its numbers have whatever it declares.
-Reader = Callable[[Path, Sequence[str] | None, Unit | None], Content]
+Reader = Callable[[Path, Wanted, Unit | None], Content]
 
 FORMATS: Mapping[str, Reader] = MappingProxyType(
     {
@@ -53,8 +60,31 @@ def format_of(path: Path, layout: LayoutConfig | None = None) -> str | None:
 def reader_of(suffix: str, layout: LayoutConfig | None) -> Reader:
     """Return the reader of a suffix that `format_of` returned."""
     if layout is not None and suffix == layout.suffix:
-        return partial(read_layout, layout=layout)
-    return FORMATS[suffix]
+        return partial(_read, partial(read_layout, layout=layout))
+    return partial(_read, FORMATS[suffix])
+
+
+def _read(read: Reader, path: Path, wanted: Wanted, unit: Unit | None) -> Content:
+    """Read a file; whatever a library raises for one that is damaged becomes a BergerError."""
+    try:
+        content = read(path, wanted, unit)
+    except BergerError:
+        raise
+    except MemoryError as error:
+        raise BergerError(
+            f"{path}: does not fit into memory; read it on a machine with more, or cut it into "
+            "parts."
+        ) from error
+    except Exception as error:  # no list of what parsers raise would be complete
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
+        raise BergerError(
+            f"{path}: cannot be read ({reason}); fetch or export it again."
+        ) from error
+    if not content.signal.shape[1]:
+        raise BergerError(f"{path}: holds no samples; fetch it again, or take it out.")
+    if not 0 < content.sfreq < math.inf:
+        raise BergerError(f"{path}: its sampling rate is {content.sfreq:g} Hz; export it again.")
+    return content
 
 
 def is_companion(path: Path) -> bool:
@@ -77,23 +107,63 @@ def is_companion(path: Path) -> bool:
     return False
 
 
+def files_of(path: Path) -> list[Path]:
+    """Return a recording's file and those that belong to it; all files of a folder, sorted.
+
+    In a BIDS root the tables of its channels and events belong to it.
+
+    Raises
+    ------
+    OSError
+        If a file that leads to the others cannot be read.
+    """
+    if path.is_dir():
+        inside = sorted(file for file in path.rglob("*") if file.is_file())
+        return inside + tables_of(path)
+    suffix = format_of(path) or ""
+    named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
+    named += [file.with_suffix(file.suffix.upper()) for file in named]  # as the devices write
+    if suffix == ".vhdr" and path.is_file():
+        header = brainvision_header(path)
+        names = [header.get(key, "") for key in ("datafile", "markerfile")]
+        named = [path.with_name(name) for name in names if name]
+    return [path, *(file for file in named if file.is_file()), *tables_of(path)]
+
+
 def size_of(path: Path) -> int:
     """Return the bytes of a recording: of its file and those that belong to it, or of its folder.
+
+    What a BIDS root says about the recording counts too.
 
     Raises
     ------
     OSError
         If the file is not there.
     """
-    if path.is_dir():
-        return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    suffix = format_of(path) or ""
-    named = [path.with_suffix(other) for other in _COMPANIONS.get(suffix, ())]
-    if suffix == ".vhdr" and path.is_file():
-        header = brainvision_header(path)
-        names = [header.get(key, "") for key in ("datafile", "markerfile")]
-        named = [path.with_name(name) for name in names if name]
-    return path.stat().st_size + sum(file.stat().st_size for file in named if file.is_file())
+    return sum(file.stat().st_size for file in files_of(path)) + len(participant_bytes(path))
+
+
+def hash_of(path: Path) -> str:
+    """Return the SHA-256 of a recording's bytes as hexadecimal digits.
+
+    Of several files it is the SHA-256 of their hashes and names, as `sha256sum` would list them;
+    in a BIDS root the subject's row of participants.tsv counts as one of them.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    files, row = files_of(path), participant_bytes(path)
+    if files == [path] and not row:
+        return sha256(path)
+    folder = path if path.is_dir() else path.parent
+    lines = [
+        f"{sha256(file)}  {Path(os.path.relpath(file, folder)).as_posix()}\n" for file in files
+    ]
+    if row:
+        lines.append(f"{hashlib.sha256(row).hexdigest()}  participants.tsv\n")
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 _COMPANIONS = {

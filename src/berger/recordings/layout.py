@@ -7,7 +7,7 @@ its axes, unit and rate.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from berger.configuration import Config
 from berger.errors import BergerError
+from berger.recordings.matlab import check_matlab
 from berger.recordings.recording import (
     MICROVOLTS,
     Annotation,
@@ -27,6 +28,7 @@ from berger.recordings.recording import (
     Gap,
     KeptOut,
     Unit,
+    Wanted,
     choose_channels,
 )
 
@@ -105,16 +107,14 @@ class LayoutConfig(Config):
         return self
 
 
-def read_layout(
-    path: Path, wanted: Sequence[str] | None, unit: Unit | None, layout: LayoutConfig
-) -> Content:
+def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutConfig) -> Content:
     """Read a file as its layout says.
 
     Parameters
     ----------
     path : Path
         The file.
-    wanted : sequence of str or None
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         Not used: the layout declares the unit.
@@ -156,6 +156,7 @@ def read_layout(
         annotations=_annotations(source, layout, sfreq, trials.shape),
         patient_code=None,
         gaps=tuple(gaps),
+        units=(layout.unit,) * n_channels,
     )
 
 
@@ -168,7 +169,7 @@ class _Source:
         read = {".csv": self._read_csv, ".mat": _read_mat, ".npz": _read_npz}[layout.suffix]
         try:
             self._content: Mapping[str, Any] = read(path, layout)
-        except BergerError:
+        except (BergerError, MemoryError):
             raise
         except Exception as error:  # whatever the libraries raise for a damaged file
             reason = " ".join(str(error).split()).rstrip(".")
@@ -226,6 +227,8 @@ def _read_npz(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
     if not zipfile.is_zipfile(path):
         raise BergerError(f"{path}: is no NPZ file; fetch it again, or take it out.")
     with np.load(path, allow_pickle=False) as archive:
+        if damaged := archive.zip.testzip():  # before an array of the size it claims is reserved
+            raise ValueError(f"{damaged} has a wrong sum")
         content = {}
         for name in archive.files:
             try:
@@ -239,6 +242,7 @@ def _read_npz(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
 
 def _read_mat(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
     """Read a MATLAB file: up to version 7 by SciPy, version 7.3 by h5py."""
+    check_matlab(path)
     try:
         content = scipy.io.loadmat(path, simplify_cells=True, appendmat=False)
     except NotImplementedError:  # version 7.3 is HDF5

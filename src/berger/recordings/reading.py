@@ -6,12 +6,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from berger.errors import BergerError
+from berger.recordings.bids import (
+    apply_sidecars,
+    is_root,
+    read_sidecars,
+    recording_folders,
+    unknown_formats,
+)
 from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, reader_of
 from berger.recordings.layout import LayoutConfig
-from berger.recordings.recording import Recording, Unit
+from berger.recordings.recording import Recording, Unit, Wanted
 
 
 def find_recordings(
@@ -22,7 +29,10 @@ def find_recordings(
     Parameters
     ----------
     paths : sequence of path
-        Files, and folders that are searched to any depth. Hidden files are passed over.
+        Files, and folders that are searched to any depth. Hidden files are passed over. Of a
+        BIDS root (a folder with a dataset_description.json, given or found in one given), the
+        recordings are those in its subjects' folders eeg and ieeg: derivatives and sourcedata
+        are searched only if they are given.
     root : Path, optional
         A folder above all files that are given directly; their ids count from it.
     layout : LayoutConfig, optional
@@ -48,7 +58,10 @@ def find_recordings(
         if path.is_dir():
             files = [path] if format_of(path) else list(_search(path, layout))
             if not files:
-                raise BergerError(f"{path}: holds no recording ({known}); give another folder.")
+                place = " in its subjects' folders eeg and ieeg" if is_root(path) else ""
+                raise BergerError(
+                    f"{path}: holds no recording{place} ({known}); give another folder."
+                )
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
             _reader_of(path, layout)
@@ -67,10 +80,11 @@ def read_recording(
     *,
     subject_pattern: str | None = None,
     ch_names: Sequence[str] | None = None,
+    besides: Sequence[str] = (),
     layout: LayoutConfig | None = None,
     unit: Unit | None = None,
 ) -> Recording:
-    """Read the EEG of one file.
+    """Read the EEG of one file, and what a BIDS root that it lies in says about it.
 
     Parameters
     ----------
@@ -79,12 +93,15 @@ def read_recording(
     subject_pattern : str, optional
         Regular expression with a named group ``subject`` and optionally ``session`` and
         ``site``, searched in the file's absolute path (with forward slashes). By default BIDS
-        names, TUH names and names that begin with subject, subj, sub, patient, participant, s
-        or p and digits are understood, then the header's patient code, then the file's name is
-        the subject.
+        roots and names, TUH names and names that begin with subject, subj, sub, patient,
+        participant, s or p and digits are understood, then the header's patient code, then the
+        file's name is the subject.
     ch_names : sequence of str, optional
         The channels to take as EEG, named as in the file or canonically, whatever they seem to
         hold. By default the channels that are named as electrodes of the 10–5 system.
+    besides : sequence of str
+        Electrodes to take as well where the file has them, e.g. the mastoids that the others are
+        to be referenced to.
     layout : LayoutConfig, optional
         What is where in a file of its suffix (.csv, .mat, .npz), which does not say so itself.
     unit : {"V", "mV", "µV", "uV", "nV"}, optional
@@ -101,12 +118,28 @@ def read_recording(
     BergerError
         For a file that is missing, damaged, truncated or of another format, that has no EEG
         channel, two of the same name or EEG at two sampling rates, or whose path does not match
-        `subject_pattern`.
+        `subject_pattern`; in a BIDS root for tables that cannot be read or contradict the file.
     """
     path = Path(path)
-    content = _reader_of(path, layout)(path, ch_names, unit)
+    reader = _reader_of(path, layout)
+    sidecars = read_sidecars(path)
+    wanted = Wanted(
+        None if ch_names is None else tuple(ch_names),
+        tuple(besides),
+        sidecars.channels if sidecars else None,
+    )
+    content = reader(path, wanted, unit)
     channels = content.channels
     whose = identify(path, content.patient_code, subject_pattern)
+    said: dict[str, Any] = {}
+    if sidecars is not None:
+        content, said["notes"] = apply_sidecars(path, content, sidecars, unit)
+        said |= {"run": sidecars.run, "task": sidecars.task, "participant": sidecars.participant}
+        said["species"] = sidecars.species
+        site = whose.site or sidecars.site
+        whose = whose._replace(site=site)
+        if subject_pattern is None:
+            whose = Identity(sidecars.subject, "bids", sidecars.session, site)
     return Recording(
         signal=content.signal,
         ch_names=tuple(channels.taken.values()),
@@ -121,6 +154,8 @@ def read_recording(
         annotations=content.annotations,
         gaps=content.gaps,
         kinds=channels.kinds,
+        bads=channels.bads,
+        **said,
     )
 
 
@@ -128,6 +163,12 @@ def _search(folder: Path, layout: LayoutConfig | None) -> Iterator[Path]:
     """Yield the recordings in a folder, at any depth."""
     for inside, folders, files in os.walk(folder):
         place = Path(inside)
+        if is_root(place):
+            for recordings_inside in recording_folders(place):
+                yield from _search(recordings_inside, layout)
+                yield from unknown_formats(recordings_inside)
+            folders.clear()
+            continue
         shown = [name for name in folders if not name.startswith(".")]
         # A folder may be a recording (.mff); what lies in it is not searched.
         recordings = [name for name in shown if format_of(place / name)]

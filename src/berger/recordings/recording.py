@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from berger.channels import canonical_name, canonical_names, kind_of
+from berger.channels import canonical_name, canonical_names, electrodes_of, kind_of
 from berger.errors import BergerError
 
 Unit = Literal["V", "mV", "µV", "uV", "nV"]
@@ -66,8 +66,9 @@ class Recording:
     subject : str
         Who was recorded.
     subject_source : str
-        How `subject` is known: "pattern" (found in the path), "header" (the file's patient
-        code), "file name" (nothing better; two files are then two subjects) or "simulation".
+        How `subject` is known: "pattern" (found in the path), "bids" (the file lies in a BIDS
+        root), "header" (the file's patient code), "file name" (nothing better; two files are then
+        two subjects) or "simulation".
     session : str or None
         Which of the subject's recordings, where the path says so.
     path : Path
@@ -85,7 +86,17 @@ class Recording:
         system), what the file declares ("depth electrode", "EMG", ...) or the name says ("EOG",
         "bipolar", ...), else "name as given". Empty where nobody has said.
     site : str or None
-        Where it was recorded, where the path says so.
+        Where it was recorded, where the path or a BIDS root says so.
+    run, task : str or None
+        Which run of which task, where a BIDS root says so.
+    species : str or None
+        Who was recorded, where a BIDS root says so; "human", "mouse" or "rat" for these.
+    participant : tuple of (str, str)
+        All that a BIDS root says of the subject, column and value as they stand there.
+    notes : tuple of str
+        What was taken from elsewhere than the file, or left out, in sentences.
+    bads : tuple of str
+        Those of `ch_names` that the file or a BIDS root marks as bad.
     """
 
     signal: npt.NDArray[np.float64]
@@ -101,11 +112,37 @@ class Recording:
     gaps: tuple[Gap, ...] = ()
     kinds: tuple[str, ...] = ()
     site: str | None = None
+    run: str | None = None
+    task: str | None = None
+    species: str | None = None
+    participant: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    bads: tuple[str, ...] = ()
 
     @property
     def duration(self) -> float:
         """Length in seconds."""
         return float(self.signal.shape[1] / self.sfreq)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which channels to take from a file.
+
+    Attributes
+    ----------
+    ch_names : tuple of str or None
+        By label or canonical name; None for those named as electrodes of the 10–5 system.
+    besides : tuple of str
+        Electrodes to take as well where they are there, ears and mastoids included, since other
+        channels are to be referenced to them.
+    table : ChannelTable or None
+        What stands beside the file about its channels. Its kinds go before the file's own.
+    """
+
+    ch_names: tuple[str, ...] | None = None
+    besides: tuple[str, ...] = ()
+    table: ChannelTable | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +152,7 @@ class Channels:
     taken: dict[int, str]  # index in the file → canonical name, or the label
     kept_out: tuple[KeptOut, ...]
     kinds: tuple[str, ...]  # of those taken, as in `Recording`
+    bads: tuple[str, ...] = ()  # of those taken, which the file marks as bad
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +166,55 @@ class Content:
     annotations: tuple[Annotation, ...]
     patient_code: str | None
     gaps: tuple[Gap, ...] = ()
+    units: tuple[str | None, ...] = ()  # of all channels as the file states them, if it does
+
+
+@dataclass(frozen=True)
+class DescribedChannel:
+    """What a table beside the file says of one channel; None where it says nothing."""
+
+    name: str
+    kind: str | None = None  # as in `Recording.kinds`; "EEG" is decided by the name
+    unit: str | None = None
+    bad: bool = False
+
+
+@dataclass(frozen=True)
+class ChannelTable:
+    """A table beside the file that describes its channels, and what to call it in messages."""
+
+    source: str
+    rows: tuple[DescribedChannel, ...]
+
+    def match(self, path: Path, labels: Sequence[str]) -> dict[int, DescribedChannel]:
+        """Return index in the file → row, by name; of equal names the first is the first.
+
+        Raises
+        ------
+        BergerError
+            If a row names a channel that the file `path` lacks.
+        """
+        places: dict[str, list[int]] = {}
+        for index, label in enumerate(labels):
+            places.setdefault(label.strip(), []).append(index)
+        matched, unknown = {}, []
+        for row in self.rows:
+            if places.get(row.name):
+                matched[places[row.name].pop(0)] = row
+            else:
+                unknown.append(row.name)
+        if unknown:
+            left = [name for name, indices in places.items() for _ in indices]
+            raise BergerError(
+                f"{path}: {self.source} describes {_listed(unknown)}, which the file lacks; "
+                f"correct the names there to the file's"
+                + (f", of which {_listed(left)} are not described." if left else ".")
+            )
+        return matched
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def gaps_between(clock: npt.NDArray[np.float64], starts: npt.NDArray[np.int64]) -> tuple[Gap, ...]:
@@ -186,8 +273,9 @@ def choose_channels(
     path: Path,
     labels: Sequence[str],
     unusable: Mapping[int, str],
-    wanted: Sequence[str] | None,
+    wanted: Wanted,
     declared: Mapping[int, str] = MappingProxyType({}),
+    bads: Collection[int] = (),
 ) -> Channels:
     """Choose a file's EEG channels.
 
@@ -199,25 +287,32 @@ def choose_channels(
         The names of all its channels.
     unusable : mapping of int to str
         Index of a channel that cannot be EEG whatever its name → why.
-    wanted : sequence of str or None
-        The channels to take, by label or canonical name; None for those named as electrodes.
+    wanted : Wanted
+        The channels to take.
     declared : mapping of int to str
         Index of a channel that the file itself calls something else than EEG → what. Such a
         channel is taken only where it is wanted.
+    bads : collection of int
+        Indices of the channels that the file marks as bad. They are taken like others, and so are
+        those that ``wanted.table`` marks, unless there is a good one of the same electrode.
 
     Raises
     ------
     RejectedError
         If a channel wanted is not there.
     BergerError
-        If no channel is left, or two of one name.
+        If no channel is left, two of one name, or the table does not fit.
     """
     names = canonical_names(labels)
+    described = wanted.table.match(path, labels) if wanted.table else {}
+    bads = {*bads, *(index for index, row in described.items() if row.bad)}
+    told = {index: row.kind for index, row in described.items() if row.kind}
+    declared = {i: kind for i, kind in {**declared, **told}.items() if kind != "EEG"}
     reasons = dict(unusable)
-    if wanted is None:
+    if wanted.ch_names is None:
         reasons = {**declared, **unusable}
     missing = []
-    if wanted is None:
+    if wanted.ch_names is None:
         for index, label in enumerate(labels):
             if names[index] is None:
                 kind = kind_of(label)
@@ -226,7 +321,7 @@ def choose_channels(
                 reasons.setdefault(index, _REASONS.get(kind, kind))
     else:
         asked: set[int] = set()
-        for name in wanted:
+        for name in wanted.ch_names:
             hits = {index for index, label in enumerate(labels) if label == name}
             canonical = canonical_name(name)
             if not hits and canonical is not None:
@@ -236,6 +331,14 @@ def choose_channels(
                 missing.append(name)
         for index in set(range(len(labels))) - asked:
             reasons.setdefault(index, "not asked for")
+    besides = {name for asked in wanted.besides for name in (asked, *electrodes_of([asked]))}
+    for index, (label, electrode) in enumerate(zip(labels, electrodes_of(labels), strict=True)):
+        if index not in unusable and {label, electrode} & (besides - {None}):
+            reasons.pop(index, None)
+    well = {names[index] for index in range(len(labels)) if index not in {*reasons, *bads}}
+    for index in set(bads) - set(reasons):
+        if names[index] in well - {None}:
+            reasons[index] = "marked as bad"
 
     kept_out = tuple(KeptOut(labels[index], reasons[index]) for index in sorted(reasons))
     taken = {i: names[i] or label for i, label in enumerate(labels) if i not in reasons}
@@ -263,7 +366,7 @@ def choose_channels(
         declared.get(index) or ("scalp" if names[index] else _kind_as_named(labels[index]))
         for index in taken
     )
-    return Channels(taken, kept_out, kinds)
+    return Channels(taken, kept_out, kinds, tuple(taken[i] for i in sorted(bads) if i in taken))
 
 
 def _kind_as_named(label: str) -> str:

@@ -1,18 +1,25 @@
 """Read every other format of EEG devices and programs through MNE.
 
 MNE says what kind each channel is and scales voltages to volts. What a format leaves unsaid, or
-MNE passes on without a word, is made sure of here: the units of GDF and ANT files, the length of
-BrainVision's and EEGLAB's data files, and names that MNE had to change because they occur twice.
+MNE passes on without a word, is made sure of here: the units of GDF, ANT and EGI files, and names
+that MNE had to change because they occur twice. That a file is as long as it says, `wholeness` sees
+to.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
+import os
 import re
 import struct
+import subprocess
+import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +35,13 @@ from berger.recordings.recording import (
     Content,
     Gap,
     Unit,
+    Wanted,
     choose_channels,
     gaps_between,
     recorded_annotations,
 )
+from berger.recordings.triggers import trigger_annotations
+from berger.recordings.wholeness import beginning, check_whole, egi_header, gdf_header
 
 # MNE's types of channel → the kinds of `berger.channels.kind_of`; "eeg" is decided by its name.
 _KINDS = {
@@ -51,14 +61,14 @@ _KINDS = {
 _SMALL = 1e-9  # seconds
 
 
-def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None) -> Content:
+def read_through_mne(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     """Read a file of a format that MNE knows by its suffix.
 
     Parameters
     ----------
     path : Path
         The file (for EGI's .mff, the folder).
-    wanted : sequence of str or None
+    wanted : Wanted
         As in `choose_channels`.
     unit : Unit or None
         What the numbers in the file are, whatever it declares.
@@ -73,7 +83,7 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
     labels = tuple(_as_in_the_file(name, repeated) for name in raw.ch_names)
     kinds = raw.get_channel_types()
     units = _odd_units(path, raw)
-    bads = set(raw.info["bads"])
+    bads = [index for index, name in enumerate(raw.ch_names) if name in raw.info["bads"]]
     unusable, declared = {}, {}
     for index, (channel, kind) in enumerate(zip(raw.info["chs"], kinds, strict=True)):
         if kind == "stim":
@@ -83,24 +93,37 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         elif channel["unit"] != FIFF.FIFF_UNIT_V:
             stated = (raw._orig_units or {}).get(raw.ch_names[index], "")
             unusable[index] = f"unit {stated!r} is no voltage" if stated else "is no voltage"
-        elif raw.ch_names[index] in bads:
-            unusable[index] = "marked as bad in the file"
         elif kind != "eeg":
             declared[index] = _KINDS.get(kind, kind)
-    channels = choose_channels(path, labels, unusable, wanted, declared)
+    channels = choose_channels(path, labels, unusable, wanted, declared, bads)
     if path.suffix.lower() == ".gdf":
         _check_one_rate(path, labels, list(channels.taken))
+    sfreq = float(raw.info["sfreq"])
+    if path.suffix.lower() == ".lay":
+        _check_uninterrupted(path, sfreq)
+    marks = _annotations(raw)
+    pieces = _recorded(marks, sfreq, raw.n_times)
+    # EGI's triggers are annotations already, by their names.
+    triggers = [] if path.suffix.lower() in (".mff", ".raw") else _trigger_channels(raw)
     try:
-        signal = raw.get_data(picks=list(channels.taken))
+        picks = [*channels.taken, *triggers]
+        parts = [raw.get_data(picks, *piece) for piece in pieces.tolist()]
+        signal = parts[0] if len(parts) == 1 else np.hstack(parts)
+    except (BergerError, MemoryError):
+        raise
     except Exception as error:  # whatever the reader of this format raises
         raise BergerError(
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
         ) from error
-    sfreq = float(raw.info["sfreq"])
-    if path.suffix.lower() == ".lay":
-        _check_uninterrupted(path, sfreq)
-    factors = [[_factor(path, raw, index, unit)] for index in channels.taken]
-    signal, gaps, annotations = _without_skips(signal * np.array(factors), sfreq, _annotations(raw))
+    for row, index in enumerate(triggers, len(channels.taken)):
+        name = labels[index] if len(triggers) > 1 else ""
+        for part, (first, _) in zip(parts, pieces.tolist(), strict=True):
+            found = trigger_annotations(part[row], sfreq, name, status=labels[index] == "Status")
+            marks += tuple(replace(mark, onset=mark.onset + first / sfreq) for mark in found)
+    marks = tuple(sorted(marks, key=lambda mark: mark.onset))
+    signal = signal[: len(channels.taken)]
+    signal *= np.array([[_factor(path, raw, index, unit)] for index in channels.taken])
+    gaps, annotations = _without_skips(marks, pieces, sfreq)
     return Content(
         labels=labels,
         channels=channels,
@@ -108,8 +131,16 @@ def read_through_mne(path: Path, wanted: Sequence[str] | None, unit: Unit | None
         sfreq=sfreq,
         annotations=annotations,
         patient_code=_patient_code(raw),
+        units=tuple(_stated_unit(path, raw, index) for index in range(len(labels))),
         gaps=tuple(sorted(gaps + _seams(annotations, sfreq, gaps, signal.shape[1]), key=_start)),
     )
+
+
+def _trigger_channels(raw: mne.io.BaseRaw) -> list[int]:
+    """Return the trigger channels: that which holds all others' events, else every one."""
+    triggers = mne.pick_types(raw.info, meg=False, stim=True)
+    whole = [index for index in triggers if raw.ch_names[index] in ("STI101", "STI 014")]
+    return [int(index) for index in whole[:1] or triggers]
 
 
 def _check_uninterrupted(path: Path, sfreq: float) -> None:
@@ -130,18 +161,17 @@ def _check_uninterrupted(path: Path, sfreq: float) -> None:
 
 def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> float:
     """Return µV per unit of what MNE returns, volts by what the file declares."""
+    name = path.name.lower()
+    if name.endswith(".raw"):
+        header = egi_header(path)
+        if header.bits and header.value_range:  # a range in µV, which MNE takes for volts
+            return MICROVOLTS[unit or "µV"]
     if unit is None:
         return 1e6
-    name = path.name.lower()
-    if name.endswith((".fif", ".fif.gz")):
-        declared = "V"
-    elif name.endswith(".gdf"):
-        declared = _gdf_units(path)[index][0].replace("uV", "µV")
-    elif name.endswith(".vhdr"):
-        declared = raw._orig_units[raw.ch_names[index]]
-    elif name.endswith((".set", ".lay", ".raw")):  # always microvolts
-        declared = "µV"
-    else:
+    declared = _stated_unit(path, raw, index)
+    if declared is None and name.endswith((".set", ".lay", ".raw")):
+        declared = "µV"  # always
+    if declared is None:
         raise BergerError(
             f"{path}: the unit of this format is not open to doubt; leave out `unit`, or export "
             "the file in another format."
@@ -149,26 +179,46 @@ def _factor(path: Path, raw: mne.io.BaseRaw, index: int, unit: Unit | None) -> f
     return 1e6 * MICROVOLTS[unit] / MICROVOLTS[declared]
 
 
+def _stated_unit(path: Path, raw: mne.io.BaseRaw, index: int) -> str | None:
+    """Return the unit that the file states for a channel, None if its format states none."""
+    name = path.name.lower()
+    if name.endswith((".fif", ".fif.gz")):
+        return "V"
+    if name.endswith(".gdf"):
+        return _gdf_units(path)[index][0].replace("uV", "µV")
+    if name.endswith(".vhdr"):
+        return (raw._orig_units or {}).get(raw.ch_names[index])
+    return None
+
+
+def _recorded(
+    annotations: tuple[Annotation, ...], sfreq: float, n_times: int
+) -> npt.NDArray[np.int64]:
+    """Return first and last sample (exclusive) of what was recorded; MNE fills the rest with zeros.
+
+    EGI's skips begin half a sample early.
+    """
+    pieces, at = [], 0
+    for skip in sorted(annotations, key=lambda mark: mark.onset):
+        if skip.description == "BAD_ACQ_SKIP":
+            first = math.ceil(skip.onset * sfreq - 1e-3)
+            pieces.append((at, min(first, n_times)))
+            at = max(at, first + round(skip.duration * sfreq))
+    pieces.append((at, n_times))
+    kept = [piece for piece in pieces if piece[0] < piece[1]]
+    return np.array(kept or [(0, 0)], dtype=np.int64)
+
+
 def _without_skips(
-    signal: npt.NDArray[np.float64], sfreq: float, annotations: tuple[Annotation, ...]
-) -> tuple[npt.NDArray[np.float64], tuple[Gap, ...], tuple[Annotation, ...]]:
-    """Take out what was not recorded, which MNE fills with zeros."""
-    recorded = np.ones(signal.shape[1], bool)
-    skips = [mark for mark in annotations if mark.description == "BAD_ACQ_SKIP"]
-    for skip in skips:
-        first = round(skip.onset * sfreq)
-        recorded[max(first, 0) : first + round(skip.duration * sfreq)] = False
-    if not skips or not recorded.any():
-        return signal, (), annotations
-    pieces = np.flatnonzero(np.diff(recorded, prepend=False, append=False)).reshape(-1, 2)
-    lengths = np.diff(pieces, axis=1)[:, 0]
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    annotations: tuple[Annotation, ...], pieces: npt.NDArray[np.int64], sfreq: float
+) -> tuple[tuple[Gap, ...], tuple[Annotation, ...]]:
+    """Return gaps between pieces, and annotations by seconds recorded."""
     kept = [mark for mark in annotations if mark.description != "BAD_ACQ_SKIP"]
-    return (
-        signal[:, recorded],
-        gaps_between(pieces / sfreq, starts),
-        recorded_annotations(kept, pieces / sfreq),
-    )
+    if len(kept) == len(annotations):
+        return (), annotations
+    starts = np.cumsum(pieces[:, 1] - pieces[:, 0])[:-1]
+    clock = pieces / sfreq
+    return gaps_between(clock, np.append(0, starts)), recorded_annotations(kept, clock)
 
 
 def _seams(
@@ -208,27 +258,35 @@ def _open(path: Path) -> tuple[mne.io.BaseRaw, list[str]]:
             f"{path}: reading it needs another package ({_one_line(error)}); install "
             "`berger[formats]`."
         ) from error
+    except (BergerError, MemoryError):
+        raise
     except Exception as error:  # whatever the reader of this format raises
         raise BergerError(
             f"{path}: MNE cannot read it ({_one_line(error)}); fetch or export it again."
         ) from error
     repeated: list[str] = []
     for warning in caught:
+        if re.match(_LOSSES, str(warning.message)):
+            raise BergerError(
+                f"{path}: its events cannot be read ({_one_line(warning.message)}); fetch or "
+                "export it again."
+            )
         found = re.search(r"duplicates for: \{(.*)\}\. Applying", str(warning.message))
         if found:
             repeated += re.findall(r"'([^']*)'|\"([^\"]*)\"", found[1])
     return raw, ["".join(name) for name in repeated]
 
 
+# How warnings of MNE begin that speak of events left out
+_LOSSES = r"Could not parse the XML file|Could not decode log|Event log version mismatch"
+
+
 def _opener(path: Path) -> Callable[..., mne.io.BaseRaw]:
     """Return MNE's function for this file, after what can be checked without it."""
+    check_whole(path)
     suffix = path.suffix.lower()
     if suffix == ".cnt":
         return _cnt_opener(path)
-    if suffix == ".eeg":
-        _check_nihon_kohden(path)
-    if suffix == ".vhdr":
-        _check_brainvision(path)
     if suffix == ".set":
         return _read_eeglab
     if suffix == ".gz":
@@ -262,63 +320,47 @@ _OPENERS: Mapping[str, Callable[..., mne.io.BaseRaw]] = {
 
 def _cnt_opener(path: Path) -> Callable[..., mne.io.BaseRaw]:
     """Tell the two formats apart that are called .cnt."""
-    beginning = _beginning(path, 16)
-    if beginning[:4] in (b"RIFF", b"RF64"):
-        if importlib.util.find_spec("antio") is None:
-            raise BergerError(
-                f"{path}: is an ANT Neuro file, which the package antio reads; install "
-                "`berger[formats]`."
-            )
-        return mne.io.read_raw_ant  # type: ignore[no-any-return]
-    if beginning.startswith(b"Version"):
+    if beginning(path, 7) == b"Version":
         return mne.io.read_raw_cnt  # type: ignore[no-any-return]
-    raise BergerError(
-        f"{path}: is neither a Neuroscan nor an ANT Neuro file; export it in another format."
-    )
-
-
-def _check_nihon_kohden(path: Path) -> None:
-    """Raise BergerError for a .eeg that is no recording of its own."""
-    if not _beginning(path, 16).startswith(b"EEG-"):
+    if importlib.util.find_spec("antio") is None:
         raise BergerError(
-            f"{path}: is no Nihon Kohden file; if it is BrainVision's, give its .vhdr file."
+            f"{path}: is an ANT Neuro file, which the package antio reads; install "
+            "`berger[formats]`."
         )
+    return _read_ant
 
 
-def _check_brainvision(path: Path) -> None:
-    """Raise BergerError if the data file is not as long as the header demands.
+# How lines begin in which libeep complains; it goes on all the same.
+_COMPLAINTS = ("cnt:", "raw3:", "libeep:", "eep")
 
-    MNE counts the samples by the size of the file: one cut short would pass as short.
-    """
-    header = brainvision_header(path)
-    data = path.with_name(header.get("datafile", ""))
-    widths = {"int_16": 2, "uint_16": 2, "int_32": 4, "ieee_float_32": 4}
-    width = widths.get(header.get("binaryformat", "").lower(), 0)
-    n_channels = int(header.get("numberofchannels", 0)) if width else 0
-    if not n_channels or not data.is_file():
-        return  # text, or a fault that MNE names
-    n_bytes = data.stat().st_size
-    n_points = header.get("datapoints", "")
-    if n_bytes % (width * n_channels) or (
-        n_points.isdigit() and 0 < int(n_points) != n_bytes // (width * n_channels)
-    ):
-        expected = f"{n_points or 'whole'} samples of {n_channels} channels"
-        raise BergerError(
-            f"{path}: its data file {data.name} has {n_bytes} bytes, not {expected}; fetch or "
-            "export both again."
+
+def _read_ant(path: Path, **_: Any) -> mne.io.BaseRaw:
+    """Read an ANT Neuro file by way of FIF, converted in a process of its own."""
+    program = Path(__file__).with_name("ant.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "converted_raw.fif"
+        # -P: what lies beside the program is not to be imported by its bare name
+        done = subprocess.run(
+            [sys.executable, "-P", str(program), str(path.absolute()), str(out)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
-
-
-def brainvision_header(path: Path) -> dict[str, str]:
-    """Return the `key=value` lines of a .vhdr, keys in lower case."""
-    try:
-        text = path.read_bytes().decode("latin-1")
-    except OSError as error:
-        raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
-    return {
-        key.casefold(): value.strip()
-        for key, value in re.findall(r"^(\w+)\s*=(.*)$", text, re.MULTILINE)
-    }
+        said = done.stderr.strip().splitlines()
+        complaint = next((line for line in said if line.startswith(_COMPLAINTS)), None)
+        if done.returncode < 0:
+            complaint = "it crashes libeep"
+        if done.returncode or complaint:
+            reason = complaint or (said or ["no reason given"])[-1]
+            raise BergerError(
+                f"{path}: libeep cannot read it ({' '.join(reason.split())}); fetch or export it "
+                "again."
+            )
+        raw = mne.io.read_raw_fif(out, preload=True, verbose="ERROR")
+    raw._raw_extras[0]["orig_ch_units"] = json.loads(done.stdout)
+    return raw
 
 
 def _odd_units(path: Path, raw: mne.io.BaseRaw) -> dict[int, str]:
@@ -326,6 +368,11 @@ def _odd_units(path: Path, raw: mne.io.BaseRaw) -> dict[int, str]:
     suffix = path.suffix.lower()
     if suffix == ".gdf":
         scaled = _gdf_units(path)
+        if not all(gdf_header(path).has_range):
+            names = [raw.ch_names[i] for i, has in enumerate(gdf_header(path).has_range) if not has]
+            raise BergerError(
+                f"{path}: has no measuring range for {', '.join(names[:8])}; export it again."
+            )
     elif suffix == ".cnt" and "orig_ch_units" in raw._raw_extras[0]:  # ANT
         units = raw._raw_extras[0]["orig_ch_units"]
         scaled = [(unit, unit.casefold() in ("uv", "µv", "μv")) for unit in units]
@@ -341,11 +388,8 @@ def _odd_units(path: Path, raw: mne.io.BaseRaw) -> dict[int, str]:
 
 
 def _gdf_units(path: Path) -> list[tuple[str, bool]]:
-    """Return every channel's unit in a GDF header, and whether MNE scales it to volts.
-
-    A. Schlögl, "GDF – A general dataformat for biosignals", arXiv cs/0608052, sections 2 and 3.
-    """
-    header, version, n_channels = _gdf_header(path)
+    """Return every channel's unit in a GDF header, and whether MNE scales it to volts."""
+    header, version, n_channels, *_ = gdf_header(path)
     start = 256 + 96 * n_channels
     if version < 1.9:
         texts = [header[start + 8 * i : start + 8 * (i + 1)] for i in range(n_channels)]
@@ -357,32 +401,15 @@ def _gdf_units(path: Path) -> list[tuple[str, bool]]:
     return [(names.get(code, f"code {code}"), code in (4274, 4275)) for code in codes]
 
 
-def _gdf_header(path: Path) -> tuple[bytes, float, int]:
-    """Return a GDF file's header, its version and the number of channels; MNE has read it."""
-    header = _beginning(path, 256)
-    (n_channels,) = struct.unpack_from("<H", header, 252)
-    return _beginning(path, 256 * (n_channels + 1)), float(header[4:8]), n_channels
-
-
 def _check_one_rate(path: Path, labels: Sequence[str], taken: Sequence[int]) -> None:
     """Raise BergerError where MNE has brought slower channels of a GDF file to the fastest rate."""
-    header, _, n_channels = _gdf_header(path)
-    n_samples = struct.unpack_from(f"<{n_channels}i", header, 256 + 216 * n_channels)
+    n_samples = gdf_header(path).n_samples
     slow = [labels[index] for index in taken if n_samples[index] != max(n_samples)]
     if slow:
         raise BergerError(
             f"{path}: the channels differ in sampling rate ({', '.join(slow[:8])} slower than "
             "others); name in `ch_names` those of the fastest, or export the file at one rate."
         )
-
-
-def _beginning(path: Path, n_bytes: int) -> bytes:
-    """Return the first bytes of a file."""
-    try:
-        with path.open("rb") as file:
-            return file.read(n_bytes)
-    except OSError as error:
-        raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def _as_in_the_file(name: str, repeated: Sequence[str]) -> str:
@@ -407,5 +434,5 @@ def _patient_code(raw: mne.io.BaseRaw) -> str | None:
     return code if code not in ("", "X") else None
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception | Warning | str) -> str:
     return " ".join(str(error).split()).rstrip(".")

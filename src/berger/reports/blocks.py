@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from berger.errors import BergerError
 
+NARROW = 50
+"""Characters that stand beside each other on a narrow screen."""
+
 
 @dataclass(frozen=True)
 class Image:
@@ -56,6 +59,13 @@ class Table:
     rows: Sequence[Sequence[str]]
     numeric: frozenset[str] = frozenset()
     caption: str = ""
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is too wide for a narrow screen, where its rows are then cards."""
+        headings = [max(heading.split(), key=len, default="") for heading in self.columns]
+        columns = zip(headings, *self.rows, strict=True)
+        return sum(2 + max(8, *map(len, column)) for column in columns) > NARROW
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from berger import __version__
 from berger.errors import BergerError
 from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enumeration
+from berger.reports.corpus_groups import SCALP, hours_text, listed, species_of, subjects_noun
 from berger.reports.folders import Part, Run, mapping, model_name
 
 SPECMOE = (
@@ -74,15 +75,19 @@ def _corpus(part: Part, cite: Cite) -> str:
     corpus = part.corpus
     counts = corpus.manifest.counts
     montages = corpus.manifest.montages
-    electrodes = enumeration(
-        sorted({str(len(montage.ch_names)) for montage in montages}, key=int), "or"
-    )
+    sizes = sorted({len(montage.ch_names) for montage in montages})
+    few = enumeration(map(str, sizes), "or") if len(sizes) < 6 else f"{sizes[0]} to {sizes[-1]}"
+    ok = corpus.recordings[corpus.recordings["status"] == "ok"]
+    scalp = all(set(listed(kinds, str)) <= {SCALP} for kinds in ok["kinds"])
+    species = [name for name in species_of(ok) if name != "human"]
+    of_species = f"{enumeration(species_of(ok))}; " if species else ""
     not_used = counts.failed + counts.rejected
     left_out = f"; {counted(not_used, 'file')} could not be used" if not_used else ""
     return (
-        f"EEG of {counted(counts.subjects, 'person', 'people')} "
-        f"({counted(counts.ok, 'recording')}, {counts.seconds_kept / 3600:,.2f} h usable, "
-        f"{electrodes} electrodes{left_out}) was used. "
+        f"EEG of {counted(counts.subjects, *subjects_noun(ok))} "
+        f"({of_species}{counted(counts.ok, 'recording')}, "
+        f"{hours_text(counts.seconds_kept / 3600)} h usable, "
+        f"{few} {'electrodes' if scalp else 'channels'}{left_out}) was used. "
         + _preprocessing(corpus.manifest.preprocessing.model_dump(mode="json"), cite)
     )
 
@@ -96,20 +101,30 @@ def _preprocessing(config: Mapping[str, Any], cite: Cite) -> str:
         steps.append(
             f"{'high' if high else 'low'}-pass filtered at {high or low:g} Hz (zero-phase FIR)"
         )
-    if notch := config.get("notch"):
+    notch = config.get("notch")
+    if notch == "auto":
+        steps.append("notch filtered at 50 or 60 Hz and its harmonics where mains were found")
+    elif notch:
         steps.append(f"notch filtered at {notch:g} Hz and its harmonics")
     if sfreq := config.get("sfreq"):
         steps.append(f"resampled to {sfreq:g} Hz")
-    if config.get("reference") == "average":
-        steps.insert(0, "referenced to the average of the electrodes")
-    elif config.get("reference"):
+    reference = config.get("reference")
+    if config.get("bipolar"):
+        steps.append("turned into differences of two electrodes")
+    elif reference == "average":
+        steps.append("referenced to the average of the electrodes")
+    elif isinstance(reference, list):
+        steps.append(f"referenced to {enumeration(reference)}")
+    elif reference:
         steps.append("kept against the reference of the recording")
-    text = f"Recordings were read with MNE-Python{cite(MNE)}" + (
+    arrays = "read as arrays of a declared layout and processed with"
+    how = arrays if config.get("layout") else "read with"
+    text = f"Recordings were {how} MNE-Python{cite(MNE)}" + (
         f", {enumeration(steps)}." if steps else "."
     )
     chosen = config.get("ch_names")
     text += (
-        f" The electrodes {enumeration(chosen)} were used."
+        f" The channels {enumeration(chosen)} were used."
         if chosen
         else " Channels that are not named as an electrode of the 10–20 system or its extensions "
         "were left out."

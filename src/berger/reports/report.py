@@ -23,10 +23,9 @@ from berger.reports.style import report_style
 
 MOST_NUMBERS = 4
 
-_UNIT = re.compile(r"(?<=\d) (?=(?:s|h|Hz|µV|min|people|person)\b|%)")
+_UNIT = re.compile(r"(?<=\d) (?=(?:s|h|Hz|µV|min|people|person|animals?|subjects?)\b|%)")
 
-_SECTIONS: dict[Kind, Callable[[Part], Section]] = {
-    "corpus": corpus_section,
+_RUNS: dict[Kind, Callable[[Part], Section]] = {
     "pretraining": pretraining_section,
     "adaptation": decoding_section,
 }
@@ -41,7 +40,7 @@ class _Finding:
     text: str
 
 
-def build_report(folder: Path, *, out: Path | None = None) -> Path:
+def build_report(folder: Path, *, out: Path | None = None, seed: int = 0) -> Path:
     """Write the report of a corpus, a run, or a folder that directly holds some of these.
 
     The file needs nothing beside it and no network. The same folder gives the same bytes. What an
@@ -53,6 +52,8 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
         Of a corpus, of a pretraining or adaptation run, or one level above some of these.
     out : Path, optional
         The file; by default ``report.html`` in `folder`.
+    seed : int
+        Which windows of a corpus are shown as traces.
 
     Returns
     -------
@@ -68,7 +69,7 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
     folder = Path(folder)
     parts = find_parts(folder)
     with report_style():
-        sections = [_section(part, alone=len(parts) == 1) for part in parts]
+        sections = [_section(part, seed, alone=len(parts) == 1) for part in parts]
     html = _render(folder.resolve().name, sections, parts)
     target = folder / "report.html" if out is None else Path(out)
     with written_whole(target) as temporary:
@@ -76,9 +77,9 @@ def build_report(folder: Path, *, out: Path | None = None) -> Path:
     return target
 
 
-def _section(part: Part, *, alone: bool) -> Section:
+def _section(part: Part, seed: int, *, alone: bool) -> Section:
     try:
-        return _SECTIONS[part.kind](part)
+        return corpus_section(part, seed) if part.kind == "corpus" else _RUNS[part.kind](part)
     except BergerError as error:
         if alone:
             raise

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -129,13 +130,19 @@ def axes(width: float = HALF, height: float = 2.9) -> tuple[Figure, Axes]:
 def logarithmic(ax: Axes) -> None:
     """Make the vertical axis logarithmic, with plain numbers at it."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_major_formatter(lambda value, _: _plain(value))
     low, high = ax.get_ylim()
     if high < 30 * low:  # too few powers of ten to read values from
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_minor_formatter(NullFormatter())
     ax.tick_params(axis="y", which="minor", length=0)
     ax.grid(which="minor", visible=False)
+
+
+def _plain(value: float) -> str:
+    """Write a number without an exponent, as long as it stays short."""
+    rounded = float(f"{value:.6g}")  # a power of ten may miss itself by a rounding error
+    return np.format_float_positional(rounded, trim="-") if 1e-6 < value < 1e6 else f"{value:g}"
 
 
 def embed(figure: Figure, alt: str) -> Image:

@@ -219,7 +219,10 @@ def _accumulate(
     waited = 0.0
     for _ in range(accumulate):
         before = time.perf_counter()
-        batch: Batch = next(batches)
+        try:
+            batch: Batch = next(batches)
+        except BergerError as error:  # a worker puts its traceback before the sentence
+            raise BergerError(str(error).rpartition("BergerError: ")[2].strip()) from error
         waited += time.perf_counter() - before
         losses: Losses = module(batch, generator)
         fabric.backward(losses["loss"] / accumulate)
@@ -233,6 +236,8 @@ def _fingerprint(dataset: WindowDataset) -> str:
     digest = hashlib.sha256(dataset.starts.tobytes() + dataset.of_block.tobytes())
     for block in dataset.blocks:
         digest.update(f"{block.content} {block.offset} {block.subject} ".encode())
+    if dataset.weights is not None:  # they decide which windows come when
+        digest.update(f"{dataset.corpora} {dataset.weights}".encode())
     return digest.hexdigest()
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,31 +7,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from berger.preprocessing import PreprocessingConfig, RejectedError, preprocess
-from berger.recordings import Annotation, Gap, KeptOut, Recording
+from berger.recordings import Annotation, Gap, KeptOut
+from tests.preprocessing.made import record, sinusoid
 
 RATES = [(200, 200), (256, 200), (250, 200), (500, 200), (512, 200), (305, 200), (160, 160)]
 NO_FILTER = {"highpass": None, "lowpass": None, "max_amplitude": None}
-
-
-def record(signal, sfreq=200.0, ch_names=None, **fields):
-    signal = np.atleast_2d(np.asarray(signal, dtype=float))
-    names = tuple(ch_names or ("Fz", "Cz", "Pz", "Oz", "C3", "C4")[: len(signal)])
-    return Recording(
-        signal=signal,
-        ch_names=names,
-        sfreq=float(sfreq),
-        subject="S1",
-        subject_source="pattern",
-        session=None,
-        path=Path("S1.edf"),
-        original_ch_names=fields.pop("original_ch_names", names),
-        **fields,
-    )
-
-
-def sinusoid(frequency, sfreq, seconds=40.0, amplitude=20.0, phase=0.3):
-    times = np.arange(round(seconds * sfreq)) / sfreq
-    return amplitude * np.cos(2 * np.pi * frequency * times + phase)
 
 
 def amplitude_and_phase(signal, frequency, sfreq):
@@ -315,7 +293,7 @@ def test_a_channel_that_is_bad_for_too_long_is_kept_out_or_the_recording_rejecte
         KeptOut("Pz", "flat or not finite for 70% of the recording"),
     )
     assert prepared.dropped == {}
-    assert prepared.history[0].startswith("Kept out Cz (flat")
+    assert prepared.history[1].startswith("Kept out Cz (flat")
     with pytest.raises(RejectedError, match=r"Cz \(flat or not finite for 62% .* bad_share"):
         preprocess(record(signal), PreprocessingConfig(ch_names=["Fz", "Cz"], **options))
     with pytest.raises(RejectedError, match="no channel is left: Cz"):
@@ -344,6 +322,20 @@ def test_one_channel_has_no_average_reference():
         ({"subject_pattern": r"S\d+"}, "must hold a group"),
         ({"sfreq": 0}, "greater than 0"),
         ({"cut_end": -1}, "greater than or equal to 0"),
+        ({"notch": "automatic"}, "must be 'auto', a frequency above 0 Hz, or null"),
+        ({"notch": -5}, "must be 'auto', a frequency above 0 Hz"),
+        ({"reference": "Cz"}, "must be 'as recorded', 'average' or a list of electrodes"),
+        ({"reference": ()}, "reference names no electrode"),
+        ({"reference": ("T3",), "ch_names": ("T7", "Cz")}, "ch_names holds T7, which the ref"),
+        ({"bipolar": "banana"}, "must be 'double banana', 'tcp', a list of pairs"),
+        ({"bipolar": (("Fp1", "F3", "F7"),)}, "a list of pairs of electrodes"),
+        ({"bipolar": ()}, "pairs of two different electrodes"),
+        ({"bipolar": (("T3", "T7"),)}, "pairs of two different electrodes"),
+        ({"bipolar": (("T3", "O1"), ("T7", "O1"))}, "each pair once"),
+        ({"bipolar": "tcp", "ch_names": ("Cz",)}, "leave out ch_names"),
+        ({"bipolar": "tcp", "reference": "average"}, "leave out reference"),
+        ({"min_correlation": 0.4}, "min_correlation needs bad_share"),
+        ({"max_noise": 5, "lowpass": 45}, "reaches beyond 55 Hz"),
         ({"resample": 100}, "Extra inputs are not permitted"),
     ],
 )
@@ -374,10 +366,10 @@ def test_the_history_says_what_was_done():
     recording = record(np.stack([sinusoid(10, 500), sinusoid(5, 500)]), 500)
     config = PreprocessingConfig(notch=50.0, reference="average", cut_start=1.0)
     assert preprocess(recording, config).history == (
-        "Referenced to the average of 2 channels.",
         "Filtered by a zero-phase FIR kernel (windowed sinc, Hamming, 17.6 s): notch at 50 Hz, "
         "high-pass 0.3 Hz, low-pass 75 Hz (−6 dB at 84.375 Hz).",
         "Resampled from 500 to 200 Hz (polyphase, 2/5).",
+        "Referenced to the average of 2 channels.",
         "Cut 1 s at the start and 0 s at the end.",
         "Kept 39.0 of 40.0 s in 1 stretch; dropped first and last seconds 1.0 s.",
     )

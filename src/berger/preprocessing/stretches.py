@@ -1,0 +1,46 @@
+"""Find the stretches of a prepared recording that can be used."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from berger.preprocessing.config import PreprocessingConfig
+
+_SHORTEST_STRETCH = 1.0  # seconds
+
+
+def usable_stretches(
+    signal: npt.NDArray[np.float64],
+    borders: npt.NDArray[np.int64],
+    lost: dict[str, npt.NDArray[np.bool_]],
+    config: PreprocessingConfig,
+    dropped: dict[str, float],
+) -> tuple[tuple[int, int], ...]:
+    """Return the maximal runs of usable samples within pieces; add what is lost to `dropped`."""
+    usable = np.ones(signal.shape[1], bool)
+    causes = dict(lost)
+    if config.max_amplitude is not None:
+        height = np.abs(signal).max(axis=0, initial=0.0)
+        causes["amplitude"] = height >= config.max_amplitude
+    for cause, samples in causes.items():  # a sample counts for its first cause
+        dropped[cause] = float(np.count_nonzero(samples & usable) / config.sfreq)
+        usable &= ~samples
+    inside = [int(border) for border in borders if 0 < border < len(usable)]
+    runs = []
+    for first, last in pairwise([0, *inside, len(usable)]):
+        changes = np.flatnonzero(np.diff(usable[first:last], prepend=False, append=False))
+        runs += [(first + a, first + b) for a, b in changes.reshape(-1, 2).tolist()]
+    long = [(a, b) for a, b in runs if b - a >= _SHORTEST_STRETCH * config.sfreq]
+    short = sum(b - a for a, b in runs) - sum(b - a for a, b in long)
+    dropped["stretch under 1 s"] = short / config.sfreq
+    return tuple(long)
+
+
+def sum_up(dropped: dict[str, float]) -> str:
+    """Say the seconds by cause: "amplitude 3.2 s, stretch under 1 s 0.4 s"."""
+    return ", ".join(
+        f"{cause} {seconds:.1f} s" for cause, seconds in dropped.items() if seconds > 0.05
+    )
