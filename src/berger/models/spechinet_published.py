@@ -22,14 +22,14 @@ docs/decisions/0014-published-layout.md lists what else differs.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from pydantic import Field
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from berger.models.contract import InputContract
 from berger.models.layers import RotaryAttentionLayer, rotate
@@ -44,7 +44,7 @@ from berger.models.spechinet import (
     Up3,
 )
 
-KEYS_AT_ONCE = 128
+KEYS_AT_ONCE = 64
 
 _NAMES = (
     (r"^(Down|Up)(\d)\.features1\.", r"\1\2.fine."),
@@ -95,11 +95,11 @@ class UnbiasedNorm(nn.Module):
 def query_normalised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Attention whose softmax runs over the queries, with a zero where a token meets itself.
 
-        S = Q Kᵀ / √dim, S_jj = 0;  out_i = Σ_j exp(S_ij) / Σ_l exp(S_lj) · v_j
+        S = Q Kᵀ / √dim, S_jj = 0;  P_ij = exp(S_ij) / Σ_l exp(S_lj);  out_i = Σ_j P_ij v_j
 
     A key's normaliser needs that key's column of S only. So every block of keys gives a term of
     its own, which is added up: memory grows with n_tokens, not with its square. For gradients the
-    scores of each block are computed a second time.
+    scores of each block are computed a second time. Computes in single precision at least.
 
     Parameters
     ----------
@@ -109,35 +109,60 @@ def query_normalised_attention(query: Tensor, key: Tensor, value: Tensor) -> Ten
     -------
     Tensor, shape (batch, n_heads, n_tokens, dim)
     """
-    query = query / query.shape[-1] ** 0.5
+    exact = torch.promote_types(value.dtype, torch.float32)
+    scaled = query.to(exact) / query.shape[-1] ** 0.5
+    inputs = scaled, key.to(exact), value.to(exact)
+    with torch.autocast(query.device.type, enabled=False):
+        attend = _InBlocks.apply if torch.is_grad_enabled() else _attend_in_blocks
+        out: Tensor = attend(*inputs)
+    return out.to(value.dtype)
+
+
+def _attend_in_blocks(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     out = torch.zeros_like(query)
-    start = 0
-    blocks = zip(
-        torch.split(key, KEYS_AT_ONCE, -2), torch.split(value, KEYS_AT_ONCE, -2), strict=True
-    )
-    for keys, values in blocks:
-        if torch.is_grad_enabled():
-            part = checkpoint(
-                _attend_to,
-                query,
-                keys,
-                values,
-                start,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        else:
-            part = _attend_to(query, keys, values, start)
-        out = out + part
-        start += keys.shape[-2]
+    for block in _blocks(key):
+        out += _weights(query, key, block).transpose(-2, -1) @ value[..., block, :]
     return out
 
 
-def _attend_to(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
-    """What all queries take from a block of keys, the first of which is token `start`."""
-    scores = keys @ query.transpose(-2, -1)  # a row for each key, so that the softmax is contiguous
-    scores.diagonal(start, -2, -1).zero_()
-    return scores.softmax(-1).transpose(-2, -1) @ values
+def _blocks(key: Tensor) -> list[slice]:
+    n_tokens = key.shape[-2]
+    starts = range(0, n_tokens, KEYS_AT_ONCE)
+    return [slice(start, min(start + KEYS_AT_ONCE, n_tokens)) for start in starts]
+
+
+def _weights(query: Tensor, key: Tensor, block: slice) -> Tensor:
+    """A block's rows of Pᵀ (batch, n_heads, keys, n_tokens): each adds up to one."""
+    scores = key[..., block, :] @ query.transpose(-2, -1)
+    scores.diagonal(block.start, -2, -1).zero_()
+    return scores.softmax(-1)
+
+
+class _InBlocks(torch.autograd.Function):
+    """`_attend_in_blocks` with its gradient, which is also computed in blocks."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        return _attend_in_blocks(query, key, value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = ctx.saved_tensors
+        slopes = torch.zeros_like(query), torch.empty_like(key), torch.empty_like(value)
+        for block in _blocks(key):
+            weights, values = _weights(query, key, block), value[..., block, :]
+            of_values = weights @ slope
+            slopes[2][..., block, :] = of_values
+            # of a softmax: P (∂P − Σ P ∂P), where ∂P_ij = slope_i · v_j
+            of_scores = values @ slope.transpose(-2, -1)
+            of_scores -= (values * of_values).sum(-1, keepdim=True)
+            of_scores *= weights
+            of_scores.diagonal(block.start, -2, -1).zero_()
+            slopes[1][..., block, :] = of_scores @ query
+            slopes[0].add_(of_scores.transpose(-2, -1) @ key[..., block, :])
+        return slopes
 
 
 class PublishedAttentionLayer(RotaryAttentionLayer):
