@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+import scipy.signal
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berger.spectral import BANDS, apply_gain, band_powers, downsample, istft, map_shape, stft
+from berger.spectral import (
+    BANDS,
+    apply_gain,
+    band_powers,
+    downsample,
+    istft,
+    map_shape,
+    stft,
+    welch,
+)
 
 
 @pytest.mark.parametrize("n_times", [400, 1000, 2000, 6000])
@@ -65,3 +76,12 @@ def test_a_tone_has_its_power_in_its_band(band: str, hertz: float) -> None:
     powers = band_powers(tone, 200.0)
     assert set(powers) == set(BANDS)
     assert powers[band] / sum(powers.values()) > 0.999
+
+
+@pytest.mark.parametrize("n_times", [400, 999, 2000])
+def test_welch_is_scipys_of_the_centred_signal(n_times: int) -> None:
+    signal = 3 + torch.randn(2, 3, n_times, dtype=torch.float64).cumsum(-1)
+    centred = (signal - signal.mean(-1, keepdim=True)).numpy()
+    _, one_sided = scipy.signal.welch(centred, 200, nperseg=400, noverlap=200, detrend=False)
+    one_sided[..., 1:-1] /= 2
+    np.testing.assert_allclose(welch(signal, 200, 400).numpy(), one_sided, rtol=1e-10)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from berger.errors import BergerError
 from berger.files import written_whole
-from berger.models import Classifier, EEGModel, SpecHiNet, load_checkpoint
+from berger.models import Classifier, EEGModel, Encoder, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.heads import pooled_features
 from berger.preprocessing import preprocess
@@ -85,7 +85,7 @@ def embed(
     place = compute_device(device)
     model = load_checkpoint(checkpoint).to(place)
     encoder = model.encoder if isinstance(model, Classifier) else model
-    if not isinstance(encoder, SpecHiNet):
+    if not isinstance(encoder, Encoder):
         raise BergerError(f"{checkpoint}: holds no encoder that can embed.")
     tables = []
     failures: list[tuple[str, str]] = []

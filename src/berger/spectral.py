@@ -118,6 +118,33 @@ def downsample(signal: Tensor, factor: int) -> Tensor:
     return low[..., : signal.shape[-1] // factor].reshape(*signal.shape[:-1], -1)
 
 
+def welch(signal: Tensor, sfreq: float, n_fft: int) -> Tensor:
+    """Power spectral density by Welch's method: periodic Hann windows that overlap by half.
+
+    The mean of the whole signal is removed. The density is two-sided: the powers of the bins
+    between the first and the last are not doubled.
+
+    Parameters
+    ----------
+    signal : Tensor, shape (..., n_times)
+        At least `n_fft` samples; those behind the last whole segment are not looked at.
+    sfreq : float
+        Sampling rate in Hz.
+    n_fft : int
+        Length of a segment in samples.
+
+    Returns
+    -------
+    Tensor, shape (..., n_fft // 2 + 1)
+        Unit of the signal squared per Hz.
+    """
+    window = torch.hann_window(n_fft, dtype=signal.dtype, device=signal.device)
+    centred = signal - signal.mean(-1, keepdim=True)
+    segments = centred.unfold(-1, n_fft, n_fft // 2) * window
+    power: Tensor = torch.fft.rfft(segments).abs().square().mean(-2)
+    return power / (sfreq * window.square().sum())
+
+
 def band_powers(signal: Tensor, sfreq: float) -> dict[str, Tensor]:
     """Power of a signal in each EEG band.
 

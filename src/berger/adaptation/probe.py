@@ -13,7 +13,7 @@ from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
 from berger.corpus import WindowDataset
-from berger.models import SpecHiNet
+from berger.models import Encoder
 from berger.models.heads import Pooling, pooled_features
 
 Array = npt.NDArray[np.float64]
@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 @torch.inference_mode()
 def embed_windows(
-    encoder: SpecHiNet,
+    encoder: Encoder,
     windows: WindowDataset,
     pooling: Pooling,
     *,
@@ -32,7 +32,7 @@ def embed_windows(
 
     Parameters
     ----------
-    encoder : SpecHiNet
+    encoder : Encoder
         Used in evaluation mode, on the device where it is.
     windows : WindowDataset
     pooling : {"mean", "electrodes"}

@@ -27,8 +27,9 @@ from berger.evaluation.protocol import (
     summarise,
 )
 from berger.files import write_json, written_whole
-from berger.models import Classifier, ClassifierConfig, InputContract, SpecHiNet, load_checkpoint
+from berger.models import Classifier, ClassifierConfig, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
+from berger.models.encoders import build_encoder
 from berger.models.heads import Pooling
 from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
 from berger.tasks import TaskConfig, labelled_windows, preparation
@@ -94,7 +95,7 @@ def adapt(
     ----------
     config : AdaptationConfig
     checkpoint : Path
-        Folder of a pretrained SpecHi-Net.
+        Folder of a pretrained encoder.
     task : TaskConfig
     out : Path
         The run's folder: ``predictions.parquet``, ``results.parquet``, ``checkpoint/`` (encoder
@@ -124,7 +125,7 @@ def adapt(
         raise BergerError(f"{out}: holds a run already; choose another folder.")
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
-    if not isinstance(encoder, SpecHiNet):
+    if not isinstance(encoder, Encoder):
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
     corpus = _task_corpus(task, encoder, out, data, corpus_folder, workers, quiet)
     table = labelled_windows(task, corpus)
@@ -138,7 +139,7 @@ def adapt(
     features = {PROBE: _embed(encoder.to(place), windows, config, quiet)}
     if RANDOM in config.baselines:
         torch.manual_seed(config.seed)
-        random = SpecHiNet(encoder.config, encoder.contract).to(place)
+        random = build_encoder(encoder.config, encoder.contract).to(place)
         features[RANDOM] = _embed(random, windows, config, quiet)
     if BAND_POWER in config.baselines:
         features[BAND_POWER] = band_power_features(windows, _common_electrodes(windows))
@@ -170,7 +171,7 @@ def adapt(
             "classes": list(classes),
         },
         "checkpoint": {
-            "name": str(encoder.config.name),
+            "name": encoder.config.model_dump()["name"],
             "n_parameters": encoder.n_parameters,
             "trained_parameters": (features[PROBE].shape[1] + 1) * len(classes),
             "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
@@ -225,7 +226,7 @@ def format_results(results: pd.DataFrame) -> str:
 
 def _task_corpus(
     task: TaskConfig,
-    encoder: SpecHiNet,
+    encoder: Encoder,
     out: Path,
     data: list[Path] | None,
     corpus_folder: Path | None,
@@ -252,7 +253,7 @@ def _task_corpus(
     return corpus
 
 
-def _seen_in_pretraining(encoder: SpecHiNet, corpus: Corpus, subjects: list[str]) -> set[str]:
+def _seen_in_pretraining(encoder: Encoder, corpus: Corpus, subjects: list[str]) -> set[str]:
     """Return the people whom pretraining saw: by their name, or by a file of theirs."""
     provenance = encoder.provenance
     files = set(provenance.get("training_files", ()))
@@ -273,7 +274,7 @@ def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:
 
 
 def _embed(
-    encoder: SpecHiNet, windows: WindowDataset, config: AdaptationConfig, quiet: bool
+    encoder: Encoder, windows: WindowDataset, config: AdaptationConfig, quiet: bool
 ) -> Array:
     if config.pooling == "electrodes" and len({block.ch_names for block in windows.blocks}) > 1:
         raise BergerError(
@@ -297,7 +298,7 @@ def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
 
 
 def _classifier(
-    encoder: SpecHiNet,
+    encoder: Encoder,
     probe: LinearProbe,
     classes: tuple[str, ...],
     pooling: Pooling,

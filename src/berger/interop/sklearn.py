@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from berger.adaptation.probe import fit_probe
 from berger.errors import BergerError
-from berger.models import Classifier, SpecHiNet, load_checkpoint
+from berger.models import Classifier, Encoder, load_checkpoint
 from berger.models.heads import Pooling, pooled_features
 
 Array = npt.NDArray[Any]
@@ -96,9 +96,9 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         labels: Array = self.classes_[best]
         return labels
 
-    def _encoder(self) -> SpecHiNet:
+    def _encoder(self) -> Encoder:
         model = load_checkpoint(self.checkpoint)
         encoder = model.encoder if isinstance(model, Classifier) else model
-        if not isinstance(encoder, SpecHiNet):
+        if not isinstance(encoder, Encoder):
             raise BergerError(f"{self.checkpoint}: holds no encoder that can embed.")
         return encoder

@@ -11,28 +11,35 @@ from pydantic import ValidationError
 from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import EEGModel, Features, InputContract
+from berger.models.contract import EEGModel, Encoder, Features, InputContract
+from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
 from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
+from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
+from berger.models.specmoe import SpecMoE, SpecMoEConfig
 
 __all__ = [
     "Classifier",
     "ClassifierConfig",
     "EEGModel",
+    "Encoder",
     "Features",
     "InputContract",
     "Reconstruction",
     "SpecHiNet",
     "SpecHiNetConfig",
+    "SpecHiNetPublished",
+    "SpecHiNetPublishedConfig",
+    "SpecMoE",
+    "SpecMoEConfig",
     "create_model",
     "list_models",
     "load_checkpoint",
 ]
 
 ARCHITECTURES: dict[str, tuple[type[Config], type[Any]]] = {
-    "spechinet": (SpecHiNetConfig, SpecHiNet),
-    "classifier": (ClassifierConfig, Classifier),
-}
+    schema.model_fields["name"].default: (schema, model) for schema, model in ENCODERS.items()
+} | {"classifier": (ClassifierConfig, Classifier)}
 """The ``name`` in a configuration → its schema and its model."""
 
 MODELS: dict[str, Config] = {
@@ -48,6 +55,8 @@ MODELS: dict[str, Config] = {
         dropout=0,
         decoder_dropout=0,
     ),
+    "spechinet-published": SpecHiNetPublishedConfig(),
+    "specmoe": SpecMoEConfig(),
 }
 """The models that can be made by name."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from berger.checkpoints import write_checkpoint
@@ -76,7 +78,7 @@ class Features:
     tokens : Tensor, shape (batch, n_tokens, dim)
         Channel-major: all steps of the first electrode, then of the second, …
     summary : Tensor, shape (batch, dim)
-        Mean over the tokens.
+        The tokens pooled: their mean, unless the model's configuration says otherwise.
     """
 
     tokens: Tensor
@@ -117,3 +119,52 @@ class EEGModel(nn.Module):
         }
         made_from = self.provenance if provenance is None else provenance
         write_checkpoint(Path(folder), config, self.state_dict(), made_from)
+
+
+class Encoder(EEGModel, ABC):
+    """A model that turns windows into features."""
+
+    def as_input(self, signal: Tensor) -> Tensor:
+        """Return windows in the type and on the device of the model's weights.
+
+        Raises
+        ------
+        BergerError
+            Unless they are (batch, n_chans, n_times).
+        """
+        parameter = next(self.parameters())
+        signal = torch.as_tensor(signal, dtype=parameter.dtype, device=parameter.device)
+        if signal.ndim != 3:
+            raise BergerError(
+                f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."
+            )
+        return signal
+
+    @property
+    @abstractmethod
+    def embed_dim(self) -> int:
+        """Width of the features."""
+
+    @abstractmethod
+    def forward_features(
+        self,
+        signal: Tensor,
+        times: Tensor | None = None,
+        ch_names: Sequence[str] | None = None,
+    ) -> Features:
+        """Embed windows.
+
+        Parameters
+        ----------
+        signal : Tensor, shape (batch, n_chans, n_times)
+            Microvolts at the contract's rate.
+        times : Tensor, shape (batch, n_times), optional
+            Position of each sample.
+        ch_names : sequence of str, optional
+            Names of the electrodes.
+
+        Returns
+        -------
+        Features
+            `embed_dim` wide, the same number of tokens for every electrode.
+        """

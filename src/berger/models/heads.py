@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
-from berger.models.contract import EEGModel, InputContract
-from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
+from berger.models.contract import EEGModel, Encoder, InputContract
+from berger.models.encoders import EncoderConfig, build_encoder
 
 Pooling = Literal["mean", "electrodes"]
 """Features of a window: their mean over electrodes and steps, or one mean for each electrode."""
@@ -21,7 +21,7 @@ class ClassifierConfig(Config):
 
     Attributes
     ----------
-    encoder : SpecHiNetConfig
+    encoder : config of any encoder
     pooling : {"mean", "electrodes"}
         "electrodes" keeps each electrode's own features and so needs a fixed montage.
     n_chans : int, optional
@@ -31,7 +31,7 @@ class ClassifierConfig(Config):
     """
 
     name: Literal["classifier"] = "classifier"
-    encoder: SpecHiNetConfig
+    encoder: EncoderConfig
     pooling: Pooling = "mean"
     n_chans: int | None = Field(None, ge=1)
     classes: tuple[str, ...] = Field(min_length=2)
@@ -61,7 +61,7 @@ class Classifier(EEGModel):
 
     def __init__(self, config: ClassifierConfig, contract: InputContract | None = None) -> None:
         super().__init__(config, contract or InputContract(sfreq=config.encoder.sfreq))
-        self.encoder = SpecHiNet(config.encoder)
+        self.encoder = build_encoder(config.encoder)
         width = self.encoder.embed_dim
         if config.pooling == "electrodes":
             width *= config.n_chans or 1
@@ -77,12 +77,12 @@ class Classifier(EEGModel):
         return logits
 
 
-def pooled_features(encoder: SpecHiNet, signal: Tensor, pooling: Pooling) -> Tensor:
+def pooled_features(encoder: Encoder, signal: Tensor, pooling: Pooling) -> Tensor:
     """Features of windows, one row each.
 
     Parameters
     ----------
-    encoder : SpecHiNet
+    encoder : Encoder
     signal : Tensor, shape (batch, n_chans, n_times)
         Microvolts.
     pooling : {"mean", "electrodes"}

@@ -58,8 +58,8 @@ class RotaryAttentionLayer(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
-        self.norm_attention = nn.LayerNorm(dim, eps=1e-6)
-        self.norm_feedforward = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_attention: nn.Module = nn.LayerNorm(dim, eps=1e-6)
+        self.norm_feedforward: nn.Module = nn.LayerNorm(dim, eps=1e-6)
         self.feedforward = nn.Sequential(
             nn.Linear(dim, dim_feedforward),
             nn.ReLU(),
@@ -71,13 +71,17 @@ class RotaryAttentionLayer(nn.Module):
     def forward(self, tokens: Tensor, times: Tensor) -> Tensor:
         """Map tokens (batch, n_tokens, dim) at times (batch, n_tokens) to the same shape."""
         query = self.query(tokens)
+        attended = self.attend(query, self.key(tokens), self.value(tokens), times)
+        y = self.norm_attention(query + self.dropout(self.out(attended)))
+        out: Tensor = self.norm_feedforward(y + self.dropout(self.feedforward(y)))
+        return out
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, times: Tensor) -> Tensor:
+        """Multi-head attention; all but the times are (batch, n_tokens, dim)."""
         q, k, v = (
             rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.n_heads)
-            for x in (query, self.key(tokens), self.value(tokens))
+            for x in (query, key, value)
         )
         # never materialises the (n_tokens, n_tokens) scores
         attended = F.scaled_dot_product_attention(rotate(q, times), rotate(k, times), v)
-        joined = rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
-        y = self.norm_attention(query + self.dropout(self.out(joined)))
-        out: Tensor = self.norm_feedforward(y + self.dropout(self.feedforward(y)))
-        return out
+        return rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import EEGModel, Features, InputContract
+from berger.models.contract import Encoder, Features, InputContract
 from berger.models.layers import RotaryAttentionLayer
 from berger.spectral import apply_gain, map_shape
 
@@ -48,8 +48,8 @@ LENGTH_MULTIPLE = 120
 SHORTEST = 360
 
 
-class SpecHiNetConfig(Config):
-    """Size and variants of a SpecHi-Net; the defaults are the paper's.
+class SpecHiNetSize(Config):
+    """Size of a SpecHi-Net in any layout; the defaults are the paper's.
 
     Attributes
     ----------
@@ -63,6 +63,31 @@ class SpecHiNetConfig(Config):
         Attention heads; divides `embed_dim` and `bottleneck_dim`.
     dropout, decoder_dropout : float
         In the encoder and attention layers, and in the three decoding stages.
+    """
+
+    name: str
+    sfreq: float = Field(200.0, gt=0)
+    scale: float = Field(100.0, gt=0)
+    stem_dim: int = Field(32, ge=1)
+    embed_dim: int = Field(64, ge=1)
+    bottleneck_dim: int = Field(128, ge=1)
+    n_heads: int = Field(8, ge=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    decoder_dropout: float = Field(0.2, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> Self:
+        for width in (self.embed_dim, self.bottleneck_dim):
+            if width % (2 * self.n_heads):
+                raise ValueError(f"width {width} must be a multiple of 2 · n_heads")
+        return self
+
+
+class SpecHiNetConfig(SpecHiNetSize):
+    """Size and variants of a SpecHi-Net; the defaults are the paper's.
+
+    Attributes
+    ----------
     restores : {"signal", "correction", "map"}
         What the last layers put out: the whole signal (the paper); what has to be added to the
         masked input; or that and a gain by which the masked input's STFT map is multiplied, which
@@ -73,23 +98,8 @@ class SpecHiNetConfig(Config):
     """
 
     name: Literal["spechinet"] = "spechinet"
-    sfreq: float = Field(200.0, gt=0)
-    scale: float = Field(100.0, gt=0)
-    stem_dim: int = Field(32, ge=1)
-    embed_dim: int = Field(64, ge=1)
-    bottleneck_dim: int = Field(128, ge=1)
-    n_heads: int = Field(8, ge=1)
-    dropout: float = Field(0.2, ge=0, lt=1)
-    decoder_dropout: float = Field(0.2, ge=0, lt=1)
     restores: Literal["signal", "correction", "map"] = "signal"
     zero_start: bool = False
-
-    @model_validator(mode="after")
-    def _heads_divide_widths(self) -> Self:
-        for width in (self.embed_dim, self.bottleneck_dim):
-            if width % (2 * self.n_heads):
-                raise ValueError(f"width {width} must be a multiple of 2 · n_heads")
-        return self
 
 
 @dataclass(frozen=True)
@@ -116,8 +126,8 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
-class _Encoded:
-    """Stages of the encoder, folded (batch·n_chans, dim, steps)."""
+class Stages:
+    """Stages of the encoder, as the decoder wants them; folded (batch·n_chans, dim, steps)."""
 
     down1: Tensor
     down2: Tensor
@@ -125,42 +135,30 @@ class _Encoded:
     embedding: Tensor
 
 
-class SpecHiNet(EEGModel):
-    """SpecHi-Net in the channelwise layout: any montage, in any order.
+class SpecHiNetEncoder(Encoder):
+    """The encoding half of SpecHi-Net in the channelwise layout: any montage, in any order.
 
     Parameters
     ----------
-    config : SpecHiNetConfig
+    config : SpecHiNetSize
     contract : InputContract, optional
         Default: any window at `config.sfreq`.
     """
 
-    config: SpecHiNetConfig
+    config: SpecHiNetSize
+    attention_layer = RotaryAttentionLayer
 
-    def __init__(self, config: SpecHiNetConfig, contract: InputContract | None = None) -> None:
+    def __init__(self, config: SpecHiNetSize, contract: InputContract | None = None) -> None:
         super().__init__(config, contract or InputContract(sfreq=config.sfreq))
         stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
         drop = config.dropout
         self.down1 = Down1(stem, mid, drop)
         self.down2 = Down2(mid, drop)
-        self.attention1 = RotaryAttentionLayer(mid, config.n_heads, 2 * mid, drop)
+        self.attention1 = self.attention_layer(mid, config.n_heads, 2 * mid, drop)
         self.down3 = Down3(mid, deep, drop)
         self.bottom1 = Bottom(deep, drop)
-        self.attention2 = RotaryAttentionLayer(deep, config.n_heads, 2 * deep, drop)
+        self.attention2 = self.attention_layer(deep, config.n_heads, 2 * deep, drop)
         self.bottom2 = Bottom(deep, drop)
-        self.up1 = Up1(mid, deep, config.decoder_dropout)
-        self.attention3 = RotaryAttentionLayer(mid, config.n_heads, 2 * mid, drop)
-        self.up2 = Up2(mid, config.decoder_dropout)
-        self.up3 = Up3(stem, mid, config.decoder_dropout)
-        self.auxiliary_up2 = nn.Linear(mid, 1)
-        self.auxiliary_up1 = nn.Linear(mid, 1)
-        if config.restores == "map":
-            self.map_gain = MapGain(mid, config.sfreq)
-        if config.zero_start:
-            for branch in (self.up3.fine, self.up3.coarse):
-                last = cast(nn.Conv1d, branch[-1])
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(cast(nn.Parameter, last.bias))
 
     def forward_features(
         self,
@@ -195,8 +193,94 @@ class SpecHiNet(EEGModel):
                 f"{len(ch_names)} names for a signal of {signal.shape[1]} electrodes; name each."
             )
         padded, times = self._prepare(signal, times)
-        tokens = _to_tokens(self._encode(padded, times).embedding, signal.shape[1])
+        tokens = self._to_tokens(self._encode(padded, times).embedding, signal.shape[1])
         return Features(tokens=tokens, summary=tokens.mean(1))
+
+    def channel_embedding(self, signal: Tensor, times: Tensor | None = None) -> Tensor:
+        """Return the embedding of each electrode (batch, n_chans, embed_dim, steps).
+
+        Parameters as in `forward_features`.
+        """
+        padded, times = self._prepare(signal, times)
+        embedding = self._encode(padded, times).embedding
+        return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=len(signal))
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the features."""
+        return self.config.bottleneck_dim
+
+    def _prepare(self, signal: Tensor, times: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Scale to the network's unit, pad with zeros on the right, continue the times."""
+        signal = self.as_input(signal)
+        n_times = signal.shape[-1]
+        if times is None:
+            times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(len(signal), -1)
+        shortest = max(n_times, self._shortest(signal.shape[1]))
+        missing = -shortest % LENGTH_MULTIPLE + shortest - n_times
+        if missing:
+            step = times[:, -1:] - times[:, -2:-1]
+            further = times[:, -1:] + step * torch.arange(1, missing + 1, device=times.device)
+            times = torch.cat((times, further), dim=1)
+        return F.pad(signal / self.config.scale, (0, missing)), times
+
+    @staticmethod
+    def _shortest(n_chans: int) -> int:
+        """Fewest samples of a window that the convolutions can shorten."""
+        return SHORTEST
+
+    def _encode(self, signal: Tensor, times: Tensor) -> Stages:
+        n_chans = signal.shape[1]
+        down1 = self.down1(rearrange(signal, "batch chans times -> (batch chans) 1 times"))
+        down2 = self.down2(down1)
+        x = self._attend(self.attention1, down2, n_chans, _stage_times(times, 60))
+        down3 = self.down3(x)
+        x = self.bottom1(down3)
+        x = self._attend(self.attention2, x, n_chans, _stage_times(times, 120))
+        return Stages(down1, down2, down3, embedding=self.bottom2(x))
+
+    def _attend(self, layer: nn.Module, x: Tensor, n_chans: int, times: Tensor) -> Tensor:
+        """Let all electrodes' steps (batch·n_chans, dim, steps) attend to one another."""
+        every_time = repeat(times, "b t -> b (c t)", c=n_chans)
+        tokens = layer(self._to_tokens(x, n_chans), every_time)
+        y: Tensor = rearrange(tokens, "batch (chans t) dim -> (batch chans) dim t", chans=n_chans)
+        return y
+
+    @staticmethod
+    def _to_tokens(x: Tensor, n_chans: int) -> Tensor:
+        """(batch·n_chans, dim, steps) → (batch, n_chans·steps, dim), channel-major."""
+        return rearrange(x, "(batch chans) dim t -> batch (chans t) dim", chans=n_chans)
+
+
+class SpecHiNet(SpecHiNetEncoder):
+    """SpecHi-Net in the channelwise layout: any montage, in any order.
+
+    Parameters
+    ----------
+    config : SpecHiNetConfig
+    contract : InputContract, optional
+        Default: any window at `config.sfreq`.
+    """
+
+    config: SpecHiNetConfig
+
+    def __init__(self, config: SpecHiNetConfig, contract: InputContract | None = None) -> None:
+        super().__init__(config, contract)
+        stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
+        drop = config.decoder_dropout
+        self.up1 = Up1(mid, deep, drop)
+        self.attention3 = RotaryAttentionLayer(mid, config.n_heads, 2 * mid, config.dropout)
+        self.up2 = Up2(mid, drop)
+        self.up3 = Up3(stem, mid, drop)
+        self.auxiliary_up2 = nn.Linear(mid, 1)
+        self.auxiliary_up1 = nn.Linear(mid, 1)
+        if config.restores == "map":
+            self.map_gain = MapGain(mid, config.sfreq)
+        if config.zero_start:
+            for branch in (self.up3.fine, self.up3.coarse):
+                last = cast(nn.Conv1d, branch[-1])
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(cast(nn.Parameter, last.bias))
 
     def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`."""
@@ -227,46 +311,6 @@ class SpecHiNet(EEGModel):
             ),
         )
 
-    @property
-    def embed_dim(self) -> int:
-        """Width of the features."""
-        return self.config.bottleneck_dim
-
-    def _prepare(self, signal: Tensor, times: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Scale to the network's unit, pad with zeros on the right, continue the times."""
-        parameter = next(self.parameters())
-        signal = torch.as_tensor(signal, dtype=parameter.dtype, device=parameter.device)
-        if signal.ndim != 3:
-            raise BergerError(
-                f"a signal of shape {tuple(signal.shape)}; give (batch, n_chans, n_times) in µV."
-            )
-        n_times = signal.shape[-1]
-        if times is None:
-            times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(len(signal), -1)
-        missing = max(SHORTEST, -(-n_times // LENGTH_MULTIPLE) * LENGTH_MULTIPLE) - n_times
-        if missing:
-            step = times[:, -1:] - times[:, -2:-1]
-            further = times[:, -1:] + step * torch.arange(1, missing + 1, device=times.device)
-            times = torch.cat((times, further), dim=1)
-        return F.pad(signal / self.config.scale, (0, missing)), times
-
-    def _encode(self, signal: Tensor, times: Tensor) -> _Encoded:
-        n_chans = signal.shape[1]
-        down1 = self.down1(rearrange(signal, "batch chans times -> (batch chans) 1 times"))
-        down2 = self.down2(down1)
-        x = self._attend(self.attention1, down2, n_chans, _stage_times(times, 60))
-        down3 = self.down3(x)
-        x = self.bottom1(down3)
-        x = self._attend(self.attention2, x, n_chans, _stage_times(times, 120))
-        return _Encoded(down1, down2, down3, embedding=self.bottom2(x))
-
-    @staticmethod
-    def _attend(layer: nn.Module, x: Tensor, n_chans: int, times: Tensor) -> Tensor:
-        """Let all electrodes' steps (batch·n_chans, dim, steps) attend to one another."""
-        tokens = layer(_to_tokens(x, n_chans), repeat(times, "b t -> b (c t)", c=n_chans))
-        y: Tensor = rearrange(tokens, "batch (chans t) dim -> (batch chans) dim t", chans=n_chans)
-        return y
-
     @staticmethod
     def _low_rate(head: nn.Module, x: Tensor, n_chans: int) -> Tensor:
         """One value per step: (batch·n_chans, dim, 2t) → (batch, n_chans, 2, t)."""
@@ -274,11 +318,6 @@ class SpecHiNet(EEGModel):
         shape = "(batch chans) (half t) 1 -> batch chans half t"
         y: Tensor = rearrange(values, shape, chans=n_chans, half=2)
         return y
-
-
-def _to_tokens(x: Tensor, n_chans: int) -> Tensor:
-    """(batch·n_chans, dim, steps) → (batch, n_chans·steps, dim), channel-major."""
-    return rearrange(x, "(batch chans) dim t -> batch (chans t) dim", chans=n_chans)
 
 
 def _stage_times(times: Tensor, factor: int) -> Tensor:

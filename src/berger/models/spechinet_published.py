@@ -1,0 +1,290 @@
+"""SpecHi-Net as the published program computes it (arXiv 2603.16739), for the published weights.
+
+The same convolutions as `berger.models.spechinet`, but all electrodes are laid end to end as one
+sequence, and memory is read anew where a transpose is meant. New models use the channelwise layout.
+
+    signal (batch, C, T), T a multiple of 120, read as     (batch, 1, C·T)
+      ├─ down1   fine ‖ coarse                              (batch,  64, 2·C·T/15)
+      ├─ down2   fine ‖ coarse, laid out by electrode       (batch,  64, C, 2T/60)
+      │  memory read as tokens (batch, C·2T/60, 64), attention1, tokens permuted to a map
+      ├─ down3   fine ‖ coarse, laid out by electrode       (batch, 128, C, 2T/120)
+      ├─ bottom1, attention2, bottom2 = the embedding       (batch, 128, C·2T/120)
+      ├─ up1     of embedding and down3                     (batch,  64, C, 2T/60)
+      │  attention3, auxiliary head
+      ├─ up2     of attention3 and attention1's input       (batch,  64, C, 2T/15), auxiliary head
+      └─ up3     of up2 and down1's memory read as (batch, 64, C, 2T/15)
+
+Between the stages the fine half of all electrodes comes first, then the coarse half of all
+electrodes: "laid out by electrode" gives every electrode its fine and then its coarse steps.
+docs/decisions/0014-published-layout.md lists what else differs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from pydantic import Field
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from berger.models.contract import InputContract
+from berger.models.layers import RotaryAttentionLayer, rotate
+from berger.models.spechinet import (
+    SHORTEST,
+    Reconstruction,
+    SpecHiNetEncoder,
+    SpecHiNetSize,
+    Stages,
+    Up1,
+    Up2,
+    Up3,
+)
+
+KEYS_AT_ONCE = 128
+
+_NAMES = (
+    (r"^(Down|Up)(\d)\.features1\.", r"\1\2.fine."),
+    (r"^(Down|Up)(\d)\.features3\.", r"\1\2.coarse."),
+    (r"^(Bottom\d)\.features\.", r"\1.layers."),
+    (r"^aux_head_(up\d)\.0\.", r"auxiliary_\1."),
+    (r"^TransformerEnc(\d)\.", r"attention\1."),
+    (r"^(attention\d\.)lin_1\.", r"\1query."),
+    (r"MultiH_Attn\.k_proj\.", "key."),
+    (r"MultiH_Attn\.v_proj\.", "value."),
+    (r"MultiH_Attn\.out_proj\.", "out."),
+    (r"feed_forward\.w_1\.", "feedforward.0."),
+    (r"feed_forward\.w_2\.", "feedforward.3."),
+    (r"sublayer_output\.0\.norm\.", "norm_attention."),
+    (r"sublayer_output\.1\.norm\.", "norm_feedforward."),
+    (r"\.a_2$", ".weight"),
+    (r"\.b_2$", ".bias"),
+)
+"""How the published program names its parameters, and how they are named here."""
+
+
+class SpecHiNetPublishedConfig(SpecHiNetSize):
+    """Size of a SpecHi-Net in the published layout; the defaults are the published one's.
+
+    Attributes
+    ----------
+    n_auxiliary : int
+        Outputs of each auxiliary head at each token.
+    """
+
+    name: Literal["spechinet-published"] = "spechinet-published"
+    n_auxiliary: int = Field(19, ge=1)
+
+
+class UnbiasedNorm(nn.Module):
+    """(x − mean) / (unbiased standard deviation + 1e-6) · weight + bias, over the last axis."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (x.std(-1, keepdim=True) + 1e-6) * self.weight + self.bias
+
+
+def query_normalised_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention whose softmax runs over the queries, with a zero where a token meets itself.
+
+        S = Q Kᵀ / √dim, S_jj = 0;  out_i = Σ_j exp(S_ij) / Σ_l exp(S_lj) · v_j
+
+    A key's normaliser needs that key's column of S only. So every block of keys gives a term of
+    its own, which is added up: memory grows with n_tokens, not with its square. For gradients the
+    scores of each block are computed a second time.
+
+    Parameters
+    ----------
+    query, key, value : Tensor, shape (batch, n_heads, n_tokens, dim)
+
+    Returns
+    -------
+    Tensor, shape (batch, n_heads, n_tokens, dim)
+    """
+    query = query / query.shape[-1] ** 0.5
+    out = torch.zeros_like(query)
+    start = 0
+    blocks = zip(
+        torch.split(key, KEYS_AT_ONCE, -2), torch.split(value, KEYS_AT_ONCE, -2), strict=True
+    )
+    for keys, values in blocks:
+        if torch.is_grad_enabled():
+            part = checkpoint(
+                _attend_to,
+                query,
+                keys,
+                values,
+                start,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+        else:
+            part = _attend_to(query, keys, values, start)
+        out = out + part
+        start += keys.shape[-2]
+    return out
+
+
+def _attend_to(query: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
+    """What all queries take from a block of keys, the first of which is token `start`."""
+    scores = keys @ query.transpose(-2, -1)  # a row for each key, so that the softmax is contiguous
+    scores.diagonal(start, -2, -1).zero_()
+    return scores.softmax(-1).transpose(-2, -1) @ values
+
+
+class PublishedAttentionLayer(RotaryAttentionLayer):
+    """The published attention layer.
+
+    Heads by reading memory anew, rotary positions on the values too, softmax over the queries.
+    Parameters as in `berger.models.layers.RotaryAttentionLayer`.
+    """
+
+    def __init__(self, dim: int, n_heads: int, dim_feedforward: int, dropout: float) -> None:
+        super().__init__(dim, n_heads, dim_feedforward, dropout)
+        self.norm_attention = UnbiasedNorm(dim)
+        self.norm_feedforward = UnbiasedNorm(dim)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, times: Tensor) -> Tensor:
+        batch, n_tokens, dim = query.shape
+        heads = (batch, self.n_heads, n_tokens, dim // self.n_heads)
+        q, k, v = (rotate(x.reshape(heads), times) for x in (query, key, value))
+        attended = query_normalised_attention(q, k, v)
+        return rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
+
+
+class SpecHiNetPublishedEncoder(SpecHiNetEncoder):
+    """The encoding half in the published layout.
+
+    Parameters
+    ----------
+    config : SpecHiNetPublishedConfig
+    contract : InputContract, optional
+        Default: any window at `config.sfreq`.
+    """
+
+    attention_layer = PublishedAttentionLayer
+
+    def channel_embedding(self, signal: Tensor, times: Tensor | None = None) -> Tensor:
+        """Return what the published program takes for the embedding of each electrode.
+
+        The memory (batch, dim, n_chans·steps) read as (batch, n_chans, dim, steps).
+        Parameters as in `forward_features`.
+        """
+        padded, times = self._prepare(signal, times)
+        embedding = self._encode(padded, times).embedding
+        batch, dim, _ = embedding.shape
+        return embedding.reshape(batch, signal.shape[1], dim, -1)
+
+    @staticmethod
+    def _shortest(n_chans: int) -> int:
+        return -(-SHORTEST // n_chans)
+
+    @staticmethod
+    def _to_tokens(x: Tensor, n_chans: int) -> Tensor:
+        return rearrange(x, "batch dim steps -> batch steps dim")
+
+    def _encode(self, signal: Tensor, times: Tensor) -> Stages:
+        """Stages (batch, dim, n_chans·steps); down2 is what attention1 reads."""
+        n_chans = signal.shape[1]
+        down1 = self.down1(rearrange(signal, "batch chans times -> batch 1 (chans times)"))
+        down2 = _by_electrode(self.down2(down1), n_chans)
+        tokens = down2.reshape(len(down2), -1, down2.shape[1])
+        x = _to_map(self.attention1(tokens, _stage_times(times, n_chans, 16)))
+        down3 = _by_electrode(self.down3(_by_branch(x, n_chans)), n_chans)
+        x = self._to_tokens(self.bottom1(down3), n_chans)
+        x = _to_map(self.attention2(x, _stage_times(times, n_chans, 32)))
+        return Stages(down1, _to_map(tokens), down3, embedding=self.bottom2(x))
+
+
+class SpecHiNetPublished(SpecHiNetPublishedEncoder):
+    """SpecHi-Net in the published layout: the order of the electrodes counts.
+
+    Parameters
+    ----------
+    config : SpecHiNetPublishedConfig
+    contract : InputContract, optional
+        Default: any window at `config.sfreq`.
+    """
+
+    config: SpecHiNetPublishedConfig
+
+    def __init__(
+        self, config: SpecHiNetPublishedConfig, contract: InputContract | None = None
+    ) -> None:
+        super().__init__(config, contract)
+        stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
+        drop = config.decoder_dropout
+        self.up1 = Up1(mid, deep, drop)
+        self.attention3 = PublishedAttentionLayer(mid, config.n_heads, 2 * mid, config.dropout)
+        self.up2 = Up2(mid, drop)
+        self.up3 = Up3(stem, mid, drop)
+        self.auxiliary_up2 = nn.Linear(mid, config.n_auxiliary)
+        self.auxiliary_up1 = nn.Linear(mid, config.n_auxiliary)
+
+    def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
+        """Restore the clean signal from a masked one; parameters as in `forward_features`.
+
+        The auxiliary restorations are (batch, n_auxiliary, n_chans · 2T/15) and
+        (batch, n_auxiliary, n_chans · 2T/60): all tokens in a row for each output.
+        """
+        padded, times = self._prepare(signal, times)
+        n_chans, n_times = signal.shape[1:]
+        encoded = self._encode(padded, times)
+
+        x = torch.cat((encoded.embedding, encoded.down3), 1)
+        x = _by_electrode(self.up1(_by_branch(x, n_chans)), n_chans)
+        tokens1 = self.attention3(self._to_tokens(x, n_chans), _stage_times(times, n_chans, 16))
+        x = torch.cat((_to_map(tokens1), encoded.down2), 1)
+        x = _by_electrode(self.up2(_by_branch(x, n_chans)), n_chans)
+        tokens2 = self._to_tokens(x, n_chans)
+        # down1 is read as if it were laid out by electrode
+        fine, coarse = self.up3(_by_branch(torch.cat((x, encoded.down1), 1), n_chans))
+
+        scale = self.config.scale
+        fine, coarse = (
+            rearrange(y, "batch 1 (chans times) -> batch chans times", chans=n_chans) * scale
+            for y in (fine, coarse)
+        )
+        auxiliary = (
+            _to_map(self.auxiliary_up2(tokens2)) * scale,
+            _to_map(self.auxiliary_up1(tokens1)) * scale,
+        )
+        return Reconstruction(fine[..., :n_times], coarse[..., :n_times], auxiliary)
+
+
+def _by_electrode(x: Tensor, n_chans: int) -> Tensor:
+    """Fine steps of all electrodes, then coarse ones → each electrode's fine and coarse steps."""
+    return rearrange(x, "b dim (half chans t) -> b dim (chans half t)", half=2, chans=n_chans)
+
+
+def _by_branch(x: Tensor, n_chans: int) -> Tensor:
+    """The reverse of `_by_electrode`."""
+    return rearrange(x, "b dim (chans half t) -> b dim (half chans t)", half=2, chans=n_chans)
+
+
+def _to_map(tokens: Tensor) -> Tensor:
+    return rearrange(tokens, "batch steps dim -> batch dim steps")
+
+
+def _stage_times(times: Tensor, n_chans: int, kernel: int) -> Tensor:
+    """Mean times of a stage's steps, each repeated for every electrode."""
+    pooled = F.avg_pool1d(times[:, None], 8, stride=5, padding=4)
+    stride = kernel * 3 // 8
+    pooled = F.avg_pool1d(pooled, kernel, stride=stride, padding=stride)[:, 0]
+    return pooled.repeat_interleave(n_chans, dim=1)
+
+
+def name_here(published: str) -> str:
+    """Return the name here of a parameter of the published program."""
+    name = published
+    for pattern, ours in _NAMES:
+        name = re.sub(pattern, ours, name)
+    return name[:1].lower() + name[1:]

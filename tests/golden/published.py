@@ -1,0 +1,31 @@
+"""The published programs' weights under their own names, as a file of theirs would hold them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.golden.golden_weights import golden_tensor
+
+GOLDEN = Path(__file__).parent
+
+
+def published_weights(case: str) -> dict[str, Tensor]:
+    """Parameters and buffers of a case, e.g. "specmoe_expert", by published name."""
+    names = json.loads((GOLDEN / f"{case}.json").read_text())["parameters"]
+    return {name: torch.from_numpy(golden_tensor(name, tuple(shape))) for name, shape in names}
+
+
+def golden_arrays(case: str) -> dict[str, Tensor]:
+    """Inputs and outputs of a case by name."""
+    with np.load(GOLDEN / f"{case}.npz", allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+
+
+def agree(result: Tensor, wanted: Tensor) -> None:
+    """Assert agreement to 1e-4 of the largest value."""
+    torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4 * wanted.abs().max().item())
