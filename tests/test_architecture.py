@@ -31,6 +31,7 @@ ROOMS = [
     "objectives",
     "training",
     "pretraining",
+    "assembling",
     "adaptation",
     "tasks",
     "evaluation",

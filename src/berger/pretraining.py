@@ -110,9 +110,7 @@ def pretrain(
     """
     began, record = time.monotonic(), run_record()
     if expert is None and config.experts > 1:
-        raise BergerError(
-            f"the configuration has {config.experts} experts; say which by --expert."
-        )
+        raise BergerError(f"the configuration has {config.experts} experts; say which by --expert.")
     expert = expert or 0
     if not 0 <= expert < config.experts:
         known = "is 0" if config.experts == 1 else f"are 0 to {config.experts - 1}"
@@ -261,7 +259,9 @@ def divide(windows: WindowDataset, n_parts: int, seed: int) -> list[WindowDatase
 def windows_mark(table: pd.DataFrame) -> str:
     """Return the SHA-256 of the windows in a table: their recordings and starts in samples."""
     rows = zip(table["recording"], table["start"], strict=True)
-    return hashlib.sha256("".join(f"{name}\t{start}\n" for name, start in rows).encode()).hexdigest()
+    return hashlib.sha256(
+        "".join(f"{name}\t{start}\n" for name, start in rows).encode()
+    ).hexdigest()
 
 
 def expert_seed(seed: int, expert: int) -> int:

@@ -181,9 +181,7 @@ def test_centres_of_all_bumps(laid_on: tuple[Bumps, torch.Tensor, torch.Tensor])
         # delta 0.150 + 6/402 = 0.165, theta 0.200 + 8/402 = 0.220, ...
         total = torch.stack([counts[torch.from_numpy(inside)].sum(), counts.sum()])
         probability = float(expected[inside].sum())
-        assert_shares(
-            torch.stack([total[0], total[1] - total[0]]), [probability, 1 - probability]
-        )
+        assert_shares(torch.stack([total[0], total[1] - total[0]]), [probability, 1 - probability])
     chi2 = ((counts.numpy() - counts.sum().item() * expected) ** 2 / expected).sum()
     chi2 /= counts.sum().item()
     freedom = MAP[0] - 1
@@ -205,7 +203,7 @@ def test_the_share_hidden(laid_on: tuple[Bumps, torch.Tensor, torch.Tensor]) -> 
 def test_the_overshoot_is_that_of_the_definition(
     laid_on: tuple[Bumps, torch.Tensor, torch.Tensor],
 ) -> None:
-    """Against masks that NumPy draws word by word from the definition: a Kolmogorov-Smirnov test."""
+    """Kolmogorov-Smirnov test against masks that NumPy draws word by word from the definition."""
     rng = np.random.default_rng(0)
     f, t = np.arange(MAP[0])[:, None], np.arange(MAP[1])
     bands = [(1, 4), (4, 8), (8, 12), (12, 30)]
