@@ -30,6 +30,7 @@ ROOMS = [
     "models",
     "objectives",
     "training",
+    "importing",
     "pretraining",
     "assembling",
     "adaptation",

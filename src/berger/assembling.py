@@ -26,7 +26,8 @@ from berger.configuration import differences
 from berger.corpus import open_corpus
 from berger.errors import BergerError
 from berger.files import write_json
-from berger.models import SpecHiNet, SpecMoE, load_checkpoint
+from berger.models import SpecMoE, load_checkpoint
+from berger.models.spechinet import SpecHiNetEncoder
 from berger.pretraining import (
     PART_FILE,
     RECORD_FILE,
@@ -114,11 +115,11 @@ class Expert:
     ----------
     folder : Path
         The checkpoint.
-    model : SpecHiNet
+    model : SpecHiNetEncoder
     """
 
     folder: Path
-    model: SpecHiNet
+    model: SpecHiNetEncoder
 
     @property
     def corpus(self) -> str:
@@ -217,7 +218,7 @@ def read_expert(folder: Path) -> Expert:
     if (folder / "checkpoint").is_dir():
         folder = folder / "checkpoint"
     model = load_checkpoint(folder)
-    if not isinstance(model, SpecHiNet):
+    if not isinstance(model, SpecHiNetEncoder):
         raise BergerError(
             f"{folder}: is a {type(model).__name__}, not an expert; give checkpoints of "
             "`berger pretrain --expert`."
@@ -225,7 +226,7 @@ def read_expert(folder: Path) -> Expert:
     if not {"corpus", "part"} <= set(model.provenance):
         raise BergerError(
             f"{folder}: does not tell the part of a corpus that it was trained on; give "
-            "checkpoints of `berger pretrain --expert`."
+            "checkpoints of `berger pretrain --expert`, or import published experts together."
         )
     return Expert(folder, model)
 

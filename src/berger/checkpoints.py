@@ -83,13 +83,21 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f"{config.get('version')!r}, but this Berger reads {FORMAT!r} version {VERSION}; "
             "install the version of Berger that wrote it."
         )
+    return Checkpoint(config, read_tensors(folder / "model.safetensors"), provenance)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises
+    ------
+    BergerError
+        If it is damaged, or no such file.
+    """
     try:
-        tensors = load_file(folder / "model.safetensors")
+        return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise BergerError(
-            f"{folder}/model.safetensors: damaged ({error}); copy the checkpoint again."
-        ) from error
-    return Checkpoint(config, tensors, provenance)
+        raise BergerError(f"{path}: damaged ({error}); copy the checkpoint again.") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

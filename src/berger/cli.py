@@ -249,6 +249,42 @@ def assemble(*experts: Path, out: Path, common: Common = Common()) -> None:
 
 
 @app.command
+def import_weights(
+    *files: Path,
+    out: Path,
+    window_seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    pool_time: Literal["mean", "max"] | None = None,
+    pool_chans: Literal["mean", "max"] | None = None,
+    common: Common = Common(),
+) -> None:
+    """Turn published weights into a checkpoint; what they are is recognised from the names.
+
+    Parameters
+    ----------
+    files
+        A file of weights, .pt, .pth or .safetensors; or one for each expert of a mixture, whose
+        gate and head will be new.
+    out
+        The checkpoint's folder.
+    window_seconds
+        Windows that the model is used on; default: those it was pretrained on, if published.
+    pool_time, pool_chans
+        How a mixture pools over time and electrodes, which its weights do not tell; default: mean.
+    """
+    from berger.importing import import_weights as run
+
+    pools = {"pool_time": pool_time, "pool_chans": pool_chans}
+    model, titles = run(
+        files,
+        out,
+        window_seconds=window_seconds,
+        settings={name: pool for name, pool in pools.items() if pool is not None},
+        seed=common.seed or 0,
+    )
+    common.say(f"{out}: {titles}, {model.n_parameters:,} parameters.")
+
+
+@app.command
 def adapt(
     config: str,
     *,

@@ -20,7 +20,7 @@ from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.protocol import summarise
-from berger.models import Classifier, SpecHiNet
+from berger.models import ARCHITECTURES, Classifier, InputContract, SpecHiNet, create_model
 from berger.preprocessing import PreprocessingConfig
 from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
 
@@ -349,3 +349,32 @@ def test_a_checkpoint_without_preparation_needs_a_corpus(
             data=sorted(tiny_recordings.glob("*.edf")),
             quiet=True,
         )
+
+
+@pytest.mark.parametrize("name", ["spechinet-published", "specmoe"])
+def test_any_encoder_can_be_adapted(
+    name: str, tiny_corpus: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    sizes = {"sfreq": 100, "stem_dim": 4, "embed_dim": 8, "bottleneck_dim": 8, "n_heads": 2}
+    described = {"name": "spechinet-published", **sizes}
+    schema, _ = ARCHITECTURES[name]
+    config = schema.model_validate({"expert": described} if name == "specmoe" else described)
+    contract = InputContract(
+        sfreq=100, preprocessing=open_corpus(tiny_corpus).manifest.preprocessing
+    )
+    create_model(config, contract).eval().save_checkpoint(tmp_path / "checkpoint", {})
+    settings = AdaptationConfig(penalties=(0.01,), baselines=("same network, random weights",))
+    results = adapt(
+        settings,
+        tmp_path / "checkpoint",
+        task,
+        tmp_path / "run",
+        corpus_folder=tiny_corpus,
+        device="cpu",
+        quiet=True,
+    )
+    assert set(results["model"]) == {"frozen probe", "same network, random weights"}
+    adapted = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert isinstance(adapted, Classifier)
+    assert adapted.config.encoder == config

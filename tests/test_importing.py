@@ -1,0 +1,300 @@
+"""Published weights become checkpoints that compute what was published; files run nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from berger.cli import main
+from berger.errors import BergerError
+from berger.importing import import_weights, read_published
+from berger.models import SpecHiNetPublished, SpecMoE, load_checkpoint
+from berger.simulation import simulate_dataset
+from tests.golden.published import agree, golden_arrays, published_weights
+
+Weights = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def expert() -> Weights:
+    return published_weights("specmoe_expert")
+
+
+@pytest.fixture(scope="module")
+def mixture() -> Weights:
+    return published_weights("specmoe_fusion")
+
+
+def as_published(weights: Weights, prefix: str = "") -> dict[str, Any]:
+    """Weights as the published trainer saves them, with the state of its optimiser beside."""
+    optimizer = {
+        "state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}},
+        "param_groups": [{"lr": 1e-3, "betas": (0.9, 0.999), "params": [0]}],
+    }
+    counted = {
+        name.replace("running_mean", "num_batches_tracked"): torch.tensor(7)
+        for name in weights
+        if name.endswith("running_mean")
+    }
+    state = OrderedDict((prefix + name, value) for name, value in (weights | counted).items())
+    return {"model_state": state, "optimizer": optimizer, "epoch": 50, "args": {"lr": 1e-3}}
+
+
+WRITERS: dict[str, Callable[[Weights, Path], Any]] = {
+    "expert.pt": lambda weights, path: torch.save(as_published(weights), path),
+    "parallel.pth": lambda weights, path: torch.save(as_published(weights, "module."), path),
+    "old.pt": lambda weights, path: torch.save(
+        as_published(weights), path, _use_new_zipfile_serialization=False
+    ),
+    "plain.pt": lambda weights, path: torch.save(weights, path),
+    "plain.safetensors": lambda weights, path: save_file(weights, path),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_expert_computes_what_was_published(name: str, expert: Weights, tmp_path: Path) -> None:
+    WRITERS[name](expert, tmp_path / name)
+    import_weights([tmp_path / name], tmp_path / "checkpoint")
+    model = load_checkpoint(tmp_path / "checkpoint")
+    assert isinstance(model, SpecHiNetPublished)
+    assert model.n_parameters == 2_928_104
+    assert model.contract.window_seconds == 30
+    assert model.provenance["imported"][0]["file"] == name
+    golden = golden_arrays("specmoe_expert")
+    with torch.inference_mode():
+        restored = model.reconstruct(100 * golden["b_signal"], golden["b_positions"])
+    agree(restored.fine / 100, golden["b_out_branch_fine"])
+    agree(restored.auxiliary[1] / 100, golden["b_out_aux_up1"])
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_mixture_computes_what_was_published(
+    prefix: str, mixture: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(as_published(mixture, prefix), tmp_path / "fusion.pt")
+    out = tmp_path / "checkpoint"
+    words = ["import-weights", str(tmp_path / "fusion.pt"), "--out", str(out)]
+    main([*words, "--pool-time", "max", "--window-seconds", "3.6"])
+    assert "published SpecMoE, 4,306,084 parameters." in capsys.readouterr().out
+    model = load_checkpoint(out)
+    assert isinstance(model, SpecMoE)
+    assert (model.config.n_outputs, model.config.n_experts, model.config.segment) == (4, 3, 400)
+    assert model.contract.window_seconds == 3.6
+    golden = golden_arrays("specmoe_fusion")
+    with torch.inference_mode():
+        logits = model(100 * golden["signal"], golden["positions"])
+    agree(logits, golden["logits_time_max_channel_mean"])
+
+
+def test_experts_in_several_files_become_a_mixture(
+    expert: Weights, mixture: Weights, tmp_path: Path
+) -> None:
+    """The golden mixture's experts, cut into files, pool to the golden mixture's features."""
+    files = []
+    for number in range(2):
+        own = {n.removeprefix(f"experts.{number}."): x for n, x in mixture.items()}
+        both = {name: own.get(name, value) for name, value in expert.items()}
+        files.append(tmp_path / f"expert{number}.pt")
+        torch.save({"model_state": both}, files[-1])
+    model, title = import_weights(files, tmp_path / "out", settings={"gate": "none"}, seed=3)
+    assert title == "2 × published SpecMoE expert"
+    assert isinstance(model, SpecMoE)
+    for number in range(2):
+        weights = model.experts[number].state_dict()
+        wanted = mixture[f"experts.{number}.Down1.features1.0.weight"]
+        assert torch.equal(weights["down1.fine.0.weight"], wanted)
+    again, _ = import_weights(files, tmp_path / "again", settings={"gate": "none"}, seed=3)
+    assert all(torch.equal(x, again.state_dict()[n]) for n, x in model.state_dict().items())
+    torch.save({"model_state": mixture}, tmp_path / "fusion.pt")
+    with pytest.raises(
+        BergerError, match=r"fusion.pt: is a published SpecMoE, not an expert; give"
+    ):
+        import_weights([files[0], tmp_path / "fusion.pt"], tmp_path / "x")
+
+
+def test_an_imported_expert_embeds_recordings(
+    expert: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate_dataset(tmp_path / "raw", 1, n_blocks=3, block_seconds=8.0)
+    torch.save(as_published(expert), tmp_path / "expert.pt")
+    out = tmp_path / "checkpoint"
+    words = ["import-weights", str(tmp_path / "expert.pt"), "--out", str(out)]
+    main([*words, "--window-seconds", "2", "--quiet"])
+    features = tmp_path / "features.parquet"
+    where = ["--checkpoint", str(out), "--out", str(features), "--device", "cpu", "--quiet"]
+    main(["embed", str(tmp_path / "raw"), *where])
+    assert capsys.readouterr().out == ""
+    table = pd.read_parquet(features).filter(like="feature_")
+    assert table.shape[1] == 128
+    assert np.isfinite(table.to_numpy()).all()
+    assert table.std().min() > 0
+
+
+# what is refused
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("place", ["optimizer", "model_state", "inside"])
+@pytest.mark.parametrize("new_format", [True, False])
+def test_a_malicious_file_is_refused_and_nothing_in_it_runs(
+    place: str, new_format: bool, expert: Weights, tmp_path: Path
+) -> None:
+    content: dict[str, Any] = as_published(expert)
+    payload = Payload(tmp_path / "it-ran")
+    if place == "inside":
+        content["model_state"]["Down1.features1.0.weight"] = payload
+    else:
+        content[place] = payload
+    file = tmp_path / "expert.pt"
+    torch.save(content, file, _use_new_zipfile_serialization=new_format)
+    with pytest.raises(
+        BergerError,
+        match=r"(?s)^\S+expert.pt: holds more than tensors .* \(posix.mkdir\), .* none was run; .* "
+        r"torch.save\(\{'model_state': torch.load\('expert.pt', weights_only=False\)",
+    ) as refused:
+        import_weights([file], tmp_path / "checkpoint")
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "it-ran").exists()
+    assert not (tmp_path / "checkpoint").exists()
+    # the payload does what it claims where files are trusted
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "it-ran").exists()
+
+
+def test_a_bare_pickle_is_refused_and_nothing_in_it_runs(tmp_path: Path) -> None:
+    file = tmp_path / "expert.pkl"
+    file.write_bytes(pickle.dumps(Payload(tmp_path / "it-ran")))
+    with pytest.raises(BergerError, match=r"expert.pkl: is damaged, or not a file that torch.save"):
+        import_weights([file], tmp_path / "checkpoint")
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_harmless_objects_are_refused_with_the_way_out(expert: Weights, tmp_path: Path) -> None:
+    file = tmp_path / "expert.pt"
+    torch.save(as_published(expert) | {"args": argparse.Namespace(lr=1)}, file)
+    with pytest.raises(BergerError, match=r"\(argparse.Namespace\), .* and import weights.pt\.$"):
+        import_weights([file], tmp_path / "checkpoint")
+    # what the message says
+    torch.save(
+        {"model_state": torch.load(file, weights_only=False)["model_state"]},
+        tmp_path / "weights.pt",
+    )
+    import_weights([tmp_path / "weights.pt"], tmp_path / "checkpoint")
+
+
+def changed(weights: Weights, **changes: Tensor | None) -> Weights:
+    """Weights with some replaced, added or (None) left out."""
+    both = weights | {name.replace("__", "."): value for name, value in changes.items()}
+    return {name: value for name, value in both.items() if value is not None}
+
+
+def _zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape)
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (
+            lambda w: changed(w, Up1__features1__0__bias=None, Up1__features1__3__bias=None),
+            r"but 2 weights are missing \(up1.fine.0.bias, up1.fine.3.bias\); give the file as",
+        ),
+        (
+            lambda w: changed(w, extra=_zeros(1), Down9__x=_zeros(1)),
+            r"but 2 weights are unknown \(extra, Down9.x\); give",
+        ),
+        (
+            lambda w: changed(w, aux_head_up1__0__bias=_zeros(7)),
+            r"of another size \(aux_head_up1.0.bias is \(7,\) instead of \(19,\)\); give",
+        ),
+        (
+            lambda w: changed(w, aux_head_up1__0__bias=_zeros(19) / 0),
+            r"values that are not finite in aux_head_up1.0.bias; copy",
+        ),
+        (
+            lambda w: {"layer.weight": _zeros(2)},
+            r"no weights that Berger knows \(.* layer.weight\)",
+        ),
+        (lambda w: w | {"module." + next(iter(w)): _zeros(2)}, r"with and without module\.;"),
+        (lambda w: {"model_state": 3}, r"holds no weights by name, neither at its top nor in"),
+        (lambda w: [_zeros(2)], r"holds no weights by name"),
+        (lambda w: {"a": _zeros(1).expand(10**12)}, r"holds no weights by name"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    make: Callable[[Weights], Any], complaint: str, expert: Weights, tmp_path: Path
+) -> None:
+    torch.save(make(expert), tmp_path / "weights.pt")
+    with pytest.raises(BergerError, match=complaint) as refused:
+        import_weights([tmp_path / "weights.pt"], tmp_path / "checkpoint")
+    assert str(refused.value).startswith(f"{tmp_path}/weights.pt: ")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("left_out", ["classifier.net.4.weight", "gate_LinearT_1.weight"])
+def test_a_mixture_without_what_tells_its_size(
+    left_out: str, mixture: Weights, tmp_path: Path
+) -> None:
+    torch.save({n: x for n, x in mixture.items() if n != left_out}, tmp_path / "fusion.pt")
+    with pytest.raises(BergerError, match=r"^\S+: looks like a published SpecMoE, but .* missing"):
+        import_weights([tmp_path / "fusion.pt"], tmp_path / "checkpoint")
+
+
+def test_files_that_are_none(expert: Weights, tmp_path: Path) -> None:
+    torch.save(expert, tmp_path / "whole.pt")
+    whole = (tmp_path / "whole.pt").read_bytes()
+    (tmp_path / "cut.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.pt").write_text("hello\n")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    with zipfile.ZipFile(tmp_path / "other.pt", "w") as archive:
+        archive.writestr("a.txt", "hello")
+    for name in ("cut", "text", "empty", "other"):
+        with pytest.raises(BergerError, match=rf"{name}.pt: is damaged, or not a file that torch"):
+            read_published(tmp_path / f"{name}.pt")
+    (tmp_path / "text.safetensors").write_text("hello\n")
+    with pytest.raises(BergerError, match=r"text.safetensors: damaged \("):
+        read_published(tmp_path / "text.safetensors")
+    for path in (tmp_path / "none.pt", tmp_path):
+        with pytest.raises(BergerError, match="no such file; give a file of weights"):
+            read_published(path)
+
+
+def test_requests_that_cannot_be_done(
+    expert: Weights, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "expert.pt"
+    torch.save(expert, file)
+    (tmp_path / "taken").mkdir()
+    for words, complaint in {
+        f"--out {tmp_path}/x": "import-weights: no file given; name one before --out.",
+        f"{file} --out {tmp_path}/taken": f"{tmp_path}/taken: exists already; choose another",
+        f"{file} --out {tmp_path}/x --pool-time max": (
+            f"{file}: a published SpecMoE expert has no pool_time; leave it out."
+        ),
+    }.items():
+        with pytest.raises(SystemExit) as ended:
+            main(["import-weights", *words.split()])
+        assert ended.value.code == 2
+        assert f"berger: {complaint}" in capsys.readouterr().err
