@@ -32,6 +32,7 @@ ROOMS = [
     "training",
     "importing",
     "pretraining",
+    "assembling",
     "adaptation",
     "tasks",
     "evaluation",

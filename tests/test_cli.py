@@ -16,11 +16,16 @@ import edfio
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from berger import __version__, cli, load_checkpoint, open_corpus
 from berger.checkpoints import FILES
+from berger.configuration import load_config
 from berger.errors import BergerError
+from berger.masking.gaussian import draw_gain
+from berger.models import SpecMoE
+from berger.pretraining import PretrainingConfig
 from berger.training.log import read_log
 
 COMMAND = Path(sys.executable).with_name("berger")
@@ -160,6 +165,78 @@ def test_a_run_is_continued(run: Run, tiny_corpus: Path, tmp_path: Path) -> None
     assert run(*words).status == 2
     assert run(*words, "--resume") == (0, "", "")
     assert (tmp_path / "run" / "checkpoint" / "model.safetensors").read_bytes() == weights
+
+
+def test_experts_in_turn_or_one_by_one(run: Run, tiny_corpus: Path, tmp_path: Path) -> None:
+    """Both ways end with the same SpecMoE, which can be reported and used."""
+    words = ["pretrain", *TINY, "--experts", 2, "--corpus", tiny_corpus, "--quiet"]
+    together, joined = tmp_path / "together", tmp_path / "joined"
+    assert run(*words, "--out", together) == (0, "", "")
+    for expert in (0, 1):
+        out = tmp_path / f"only-{expert}"
+        assert run(*words, "--out", out, "--expert", expert) == (0, "", "")
+        assert (out / "checkpoint").is_dir()
+    outcome = run("assemble", tmp_path / "only-1", tmp_path / "only-0", "--out", joined)
+    assert outcome == (0, f"{joined}: ready.\n", "")
+    assert isinstance(load_checkpoint(joined), SpecMoE)
+    file, table = sorted(tiny_corpus.parent.glob("recordings/*.edf"))[0], tmp_path / "f.parquet"
+    assert run("embed", file, "--checkpoint", joined, "--out", table, "--quiet").status == 0
+    assert len(pd.read_parquet(table)) == 8
+    weights = (joined / "model.safetensors").read_bytes()
+    assert weights == (together / "checkpoint" / "model.safetensors").read_bytes()
+    assert run(*words, "--out", together).status == 2
+    assert run(*words, "--out", together, "--resume") == (0, "", "")
+    assert run("report", together, "--quiet") == (0, "", "")
+    assert "sub-0" in (together / "report.html").read_text(encoding="utf-8")
+
+
+MAP = "--objective.mask."
+
+
+@pytest.mark.parametrize(
+    ("words", "varies_in"),
+    [
+        ([f"{MAP}kinds", "{time: 1, frequency: 0, time_frequency: 0}"], {"time"}),
+        ([f"{MAP}kinds", "{time: 0, frequency: 1, time_frequency: 0}"], {"frequency"}),
+        (
+            [f"{MAP}kinds.time=0", f"{MAP}kinds.frequency=0", f"{MAP}kinds.time_frequency=1"],
+            {"time", "frequency"},
+        ),
+        ([f"{MAP}hard", "true"], {"time", "frequency"}),
+        ([], {"time", "frequency"}),
+    ],
+    ids=["time only", "frequency only", "time-frequency only", "hard", "the paper's"],
+)
+def test_the_ablations_of_the_masks_are_options(
+    words: list[str], varies_in: set[str], run: Run, tmp_path: Path
+) -> None:
+    """What is typed beside a shipped configuration decides what the masks look like."""
+    shown = run(
+        *("pretrain", "specmoe-tueg", "--corpus", "c", "--out", "o", "--print-config"), *words
+    )
+    assert shown.status == 0
+    (tmp_path / "shown.yaml").write_text(shown.out)
+    mask = load_config(PretrainingConfig, tmp_path / "shown.yaml").objective.mask
+    gain = draw_gain(50, 6000, 200, mask, torch.Generator().manual_seed(0))
+    assert (1 - gain.mean((1, 2))).min() >= 0.5
+    found = {
+        axis
+        for axis, other in (("frequency", gain[:, :1]), ("time", gain[:, :, :1]))
+        if not torch.equal(gain, other.expand_as(gain))
+    }
+    assert found == varies_in
+    soft = ((gain > 0.01) & (gain < 0.99)).float().mean()
+    assert (soft == 0) == ("--objective.mask.hard" in words)
+
+
+def test_an_ablation_can_be_trained(run: Run, tiny_corpus: Path, tmp_path: Path) -> None:
+    words = ["pretrain", *TINY, "--corpus", tiny_corpus, "--quiet", f"{MAP}hard=true"]
+    words += [f"{MAP}kinds", "{time: 1, frequency: 0, time_frequency: 0}"]
+    assert run(*words, "--out", tmp_path / "run") == (0, "", "")
+    with np.load(tmp_path / "run" / "example.npz", allow_pickle=False) as example:
+        gain = example["gain"]
+    assert (gain == gain[:1]).all()
+    assert set(np.unique(gain)) == {0, 1}
 
 
 def test_the_installed_command_prints_nothing_odd(tiny_corpus: Path, tmp_path: Path) -> None:
@@ -422,6 +499,18 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
             "predict {raw} --checkpoint {run} --out {out}",
             "{run}: is not adapted to a task; run `berger adapt` first.",
         ),
+        (
+            "pretrain specmoe-small --corpus {corpus} --out {out} --model.sfreq 100 --expert 3",
+            "--expert 3: there are 0 to 2; see `experts` in the configuration.",
+        ),
+        (
+            "pretrain specmoe-small --corpus {corpus} --out {out} --expert -1",
+            'Invalid value "-1" for --expert. Must be >= 0.',
+        ),
+        ("assemble --out {out}", "no experts given; name their checkpoints before --out."),
+        ("assemble {run} {run} --out {out}", "were both trained on part 0; give one expert of"),
+        ("assemble {run} {empty} --out {out}", "{empty}: not a complete checkpoint, config.json"),
+        ("assemble {run} --out {empty}", "{empty}: exists already; choose another folder."),
         # commands
         ("frobnicate", 'Unknown command "frobnicate"'),
         ("corpus frobnicate", 'Unknown command "frobnicate"'),

@@ -130,6 +130,30 @@ def test_a_shipped_configuration_fits_its_schema(name: str) -> None:
     assert any(line.startswith("#     berger ") for line in header)  # the command that uses it
 
 
+def test_the_recipe_of_the_paper() -> None:
+    config = load_config(PretrainingConfig, "specmoe-tueg")
+    training, optimizer = config.training, config.training.optimizer
+    assert config.model == PretrainingConfig().model  # the classes' defaults are the paper's
+    assert config.objective == PretrainingConfig().objective
+    assert training.batch_size * training.accumulate == 64 * 8 * 4
+    assert (config.experts, config.window_seconds, training.epochs) == (3, 30, 50)
+    assert (optimizer.lr, optimizer.final_lr, optimizer.weight_decay) == (1e-3, 1e-6, 0.05)
+    assert (optimizer.clip_norm, optimizer.warmup) == (5, 0)
+    prepared = load_config(PreprocessingConfig, "specmoe")
+    assert prepared.ch_names is not None
+    assert len(prepared.ch_names) == 19
+    assert (prepared.sfreq, prepared.highpass, prepared.lowpass) == (200, 0.3, 75)
+    assert (prepared.notch, prepared.max_amplitude, prepared.min_duration) == (60, 100, 300)
+    assert (prepared.cut_start, prepared.cut_end) == (60, 60)
+
+
+def test_the_small_experts_are_small_spechinets() -> None:
+    one, three = (
+        load_config(PretrainingConfig, name) for name in ("spechinet-small", "specmoe-small")
+    )
+    assert differences(one, three) == ["experts: 1 → 3"]
+
+
 def test_names_of_shipped_configurations_are_unique() -> None:
     folder = next(iter(shipped_configs().values())).parents[1]
     assert len(list(folder.glob("*/*.yaml"))) == len(shipped_configs())

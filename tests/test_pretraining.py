@@ -25,10 +25,13 @@ from berger.objectives.restoration import Restoration
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import (
     PretrainingConfig,
+    divide,
+    expert_seed,
     pretrain,
     restoration_errors,
     validation_losses,
     window_errors,
+    windows_mark,
 )
 from berger.spectral import BANDS, band_powers
 from berger.training.log import read_log
@@ -163,6 +166,139 @@ def test_the_example(tiny_run: Path, tiny_corpus: Path, tiny_pretraining: Settin
     np.testing.assert_array_equal(
         corpus.read(str(example["recording"]), start, 400), example["clean"]
     )
+
+
+# experts on parts of a corpus
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 7, 48])
+def test_parts_are_disjoint_and_hold_everything(n_parts: int, tiny_corpus: Path) -> None:
+    windows = open_corpus(tiny_corpus).windows(4)
+    parts = divide(windows, n_parts, seed=5)
+    sizes = [len(part) for part in parts]
+    assert len(sizes) == n_parts
+    assert max(sizes) - min(sizes) <= 1
+    joined = pd.concat([part.table for part in parts])
+    assert not joined.duplicated(["recording", "start"]).any()
+    order = ["recording", "start"]
+    pd.testing.assert_frame_equal(
+        joined.sort_values(order, ignore_index=True),
+        windows.table.sort_values(order, ignore_index=True),
+    )
+    again = [windows_mark(part.table) for part in divide(windows, n_parts, seed=5)]
+    assert again == [windows_mark(part.table) for part in parts]
+    if n_parts > 1:
+        assert again != [windows_mark(part.table) for part in divide(windows, n_parts, seed=6)]
+        assert len(set(again)) == n_parts
+    else:
+        pd.testing.assert_frame_equal(parts[0].table, windows.table)
+
+
+def test_the_mark_of_windows_tells_them_apart(tiny_corpus: Path) -> None:
+    table = open_corpus(tiny_corpus).windows(4).table
+    marks = {
+        windows_mark(table),
+        windows_mark(table[1:]),
+        windows_mark(table[::-1]),
+        windows_mark(table.assign(start=table["start"] + 1)),
+        windows_mark(table.assign(recording=table["recording"] + "0")),
+    }
+    assert len(marks) == 5
+    assert windows_mark(table.drop(columns="subject")) in marks
+
+
+def test_experts_start_differently() -> None:
+    seeds = [expert_seed(seed, expert) for seed in range(20) for expert in range(20)]
+    assert len(set(seeds)) == len(seeds)
+    assert [expert_seed(seed, 0) for seed in range(20)] == list(range(20))
+
+
+def test_an_expert_sees_its_part_only(
+    tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two experts, each on a machine of its own; every window that reaches a network is noted."""
+    seen: dict[bool, set[tuple[str, int]]] = {}
+    forward = Restoration.forward
+
+    def spy(self: Restoration, batch: Any, generator: torch.Generator) -> Any:
+        rows = zip(batch.recordings, batch.starts.tolist(), strict=True)
+        seen.setdefault(self.training, set()).update(rows)
+        return forward(self, batch, generator)
+
+    monkeypatch.setattr(Restoration, "forward", spy)
+    config = tiny_pretraining(experts=2, training__batch_size=8, training__steps=4)
+    learned, watched, records = [], [], []
+    for expert in range(2):
+        seen.clear()
+        out = tmp_path / str(expert)
+        pretrain(config, tiny_corpus, out, expert=expert, device="cpu", quiet=True)
+        learned.append(seen[True])
+        watched.append(seen[False])
+        records.append(record_of(out))
+        part = pd.read_parquet(out / "part.parquet")
+        assert list(part.columns) == ["recording", "start"]
+        assert seen[True] == set(part.itertuples(index=False, name=None))
+        described = records[expert]["part"]
+        assert described["windows_sha256"] == windows_mark(part)
+        assert (described["expert"], described["experts"]) == (expert, 2)
+        assert records[expert]["training_windows"] == len(part)
+        model = load_checkpoint(out / "checkpoint")
+        assert model.provenance["part"] == described
+        assert model.provenance["corpus"]["id"] == open_corpus(tiny_corpus).manifest.id
+    assert not learned[0] & learned[1]
+    people = records[0]["subjects"]["train"]
+    whole = open_corpus(tiny_corpus).windows(4, subjects=people).table
+    assert learned[0] | learned[1] == set(
+        whole[["recording", "start"]].itertuples(index=False, name=None)
+    )
+    assert watched[0] == watched[1]
+    assert records[0]["subjects"] == records[1]["subjects"]
+    assert records[0]["part"]["divided_sha256"] == records[1]["part"]["divided_sha256"]
+    # neither the start nor the masks are shared
+    first = [next(iter(read_log(tmp_path / str(e) / "log.jsonl")))["loss"] for e in range(2)]
+    assert first[0] != first[1]
+
+
+def test_the_only_expert_has_everything(tiny_run: Path) -> None:
+    part = record_of(tiny_run)["part"]
+    assert (part["expert"], part["experts"]) == (0, 1)
+    assert part["windows_sha256"] == part["divided_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("experts", "expert", "words"),
+    [
+        (3, None, "the configuration has 3 experts; say which by --expert."),
+        (3, 3, "--expert 3: there are 0 to 2; see `experts`"),
+        (3, -1, "--expert -1: there are 0 to 2; see `experts`"),
+        (1, 1, "--expert 1: there is 0; see `experts`"),
+        (99, 0, "windows to train on, too few for 99 experts; choose fewer experts or shorter"),
+    ],
+)
+def test_experts_that_there_cannot_be(
+    experts: int,
+    expert: int | None,
+    words: str,
+    tiny_corpus: Path,
+    tiny_pretraining: Settings,
+    tmp_path: Path,
+) -> None:
+    config = tiny_pretraining(experts=experts)
+    with pytest.raises(BergerError) as caught:
+        pretrain(config, tiny_corpus, tmp_path / "run", expert=expert, quiet=True)
+    assert words in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_expert_is_not_resumed(
+    tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path
+) -> None:
+    config = tiny_pretraining(experts=2, training__steps=1)
+    pretrain(config, tiny_corpus, tmp_path, expert=0, device="cpu", quiet=True)
+    before = (tmp_path / "part.parquet").read_bytes()
+    with pytest.raises(BergerError, match="other windows; resume with the same corpus and expert"):
+        pretrain(config, tiny_corpus, tmp_path, expert=1, resume=True, device="cpu", quiet=True)
+    assert (tmp_path / "part.parquet").read_bytes() == before
 
 
 # laws of the restoration error

@@ -206,12 +206,16 @@ def pretrain(
     *,
     corpus: str,
     out: Path,
+    expert: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     resume: bool = False,
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
 ) -> None:
     """Pretrain a model on a corpus without labels; ends with OUT/checkpoint.
+
+    A configuration of several experts trains them in turn in OUT/expert-0, OUT/expert-1, ... and
+    assembles them; --expert trains one of them in OUT, for example on another machine.
 
     Parameters
     ----------
@@ -222,27 +226,47 @@ def pretrain(
         Folder made by `berger prepare`, or its address, e.g. https://… or s3://…
     out
         The run's folder.
+    expert
+        Train this one of the configuration's experts, counted from 0, and no other.
     resume
         Continue the run in OUT.
     print_config
         Show what would run, and stop.
     """
+    from berger.assembling import pretrain_experts
     from berger.pretraining import PretrainingConfig
     from berger.pretraining import pretrain as run
 
     settings = load_config(PretrainingConfig, config, _with_seed(overrides, common))
     if print_config:
         return _print_config(settings)
-    checkpoint = run(
-        settings,
-        corpus,
-        out,
-        resume=resume,
-        device=common.device,
-        workers=common.workers or 0,
-        quiet=common.quiet,
-    )
+    how: dict[str, Any] = {
+        "resume": resume,
+        "device": common.device,
+        "workers": common.workers or 0,
+        "quiet": common.quiet,
+    }
+    if settings.experts > 1 and expert is None:
+        checkpoint = pretrain_experts(settings, corpus, out, **how)
+    else:
+        checkpoint = run(settings, corpus, out, expert=expert, **how)
     common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
+
+
+@app.command
+def assemble(*experts: Path, out: Path, common: Common = Common()) -> None:
+    """Join experts that were trained on disjoint parts of one corpus into one SpecMoE.
+
+    Parameters
+    ----------
+    experts
+        Checkpoints, or runs, of `berger pretrain --expert`.
+    out
+        The checkpoint's folder.
+    """
+    from berger.assembling import assemble as run
+
+    common.say(f"{run(experts, out, common.seed or 0)}: ready.")
 
 
 @app.command

@@ -1,7 +1,11 @@
-"""Compose one pretraining run: corpus, model, objective, training, and a look at the result."""
+"""Compose one pretraining run: corpus, model, objective, training, and a look at the result.
+
+SpecMoE's experts are runs of their own, each on its part of the windows (docs/decisions/0015).
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +29,9 @@ from berger.training.loop import STATE_FILE, TrainingConfig, fit
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
 RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
+PART_FILE = "part.parquet"
+DIVISION = "windows, shuffled"
+"""How windows are divided among experts; stands in every expert's provenance."""
 
 
 class PretrainingConfig(Config):
@@ -42,7 +49,10 @@ class PretrainingConfig(Config):
         on them. Nothing is chosen by them: the weights of the last step are kept.
     max_validation_windows : int
         Evenly spaced windows of those people that are looked at.
+    experts : int
+        Number of experts, each trained on a part of its own of the training windows.
     seed : int
+        Of everything random, also of who is watched and of the division among the experts.
     """
 
     model: SpecHiNetConfig = SpecHiNetConfig()
@@ -51,6 +61,7 @@ class PretrainingConfig(Config):
     window_seconds: float = Field(30.0, gt=0)
     validation_share: float = Field(0.1, gt=0, lt=1)
     max_validation_windows: int = Field(256, ge=1)
+    experts: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
 
 
@@ -59,12 +70,13 @@ def pretrain(
     corpus_folder: Path | str,
     out: Path,
     *,
+    expert: int | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int = 0,
     quiet: bool = False,
 ) -> Path:
-    """Pretrain a model on a corpus.
+    """Pretrain a model, or one expert of several, on a corpus.
 
     Parameters
     ----------
@@ -73,7 +85,10 @@ def pretrain(
         Made by `berger.prepare`; or its address.
     out : Path
         The run's folder: ``checkpoint/``, ``log.jsonl``, ``restoration.parquet``, ``example.npz``,
-        ``config.yaml``, ``run.json`` and, to resume from, ``state.ckpt``.
+        ``config.yaml``, ``run.json`` and, to resume from, ``state.ckpt``; for one of several
+        experts also ``part.parquet``, recording and start in samples of its windows.
+    expert : int, optional
+        Which of `config.experts`, from 0; may be left out where there is one only.
     resume : bool
         Continue an interrupted run in `out`.
     device : {"auto", "cpu", "cuda"}
@@ -90,9 +105,16 @@ def pretrain(
     Raises
     ------
     BergerError
-        If corpus and model do not fit, `out` holds another run, or there is nothing to resume.
+        If corpus and model do not fit, there is no such expert, `out` holds another run, or there
+        is nothing to resume.
     """
     began, record = time.monotonic(), run_record()
+    if expert is None and config.experts > 1:
+        raise BergerError(f"the configuration has {config.experts} experts; say which by --expert.")
+    expert = expert or 0
+    if not 0 <= expert < config.experts:
+        known = "is 0" if config.experts == 1 else f"are 0 to {config.experts - 1}"
+        raise BergerError(f"--expert {expert}: there {known}; see `experts` in the configuration.")
     corpus = open_corpus(corpus_folder, progress=not quiet)
     people = split_subjects(
         corpus.subjects,
@@ -104,7 +126,13 @@ def pretrain(
             f"{corpus_folder}: holds recordings of {corpus.subjects[0]} only; pretraining needs at "
             "least two people, one of them to watch it on."
         )
-    train = corpus.windows(config.window_seconds, subjects=people["train"])
+    everything = corpus.windows(config.window_seconds, subjects=people["train"])
+    if len(everything) < config.experts:
+        raise BergerError(
+            f"{corpus_folder}: has {len(everything)} windows to train on, too few for "
+            f"{config.experts} experts; choose fewer experts or shorter windows."
+        )
+    train = divide(everything, config.experts, config.seed)[expert]
     validation = corpus.windows(config.window_seconds, subjects=people["validation"])
     preprocessing = corpus.manifest.preprocessing
     contract = InputContract(
@@ -113,9 +141,10 @@ def pretrain(
         preprocessing=preprocessing,
     )
     contract.check(preprocessing.sfreq, (), corpus_folder)
-    _claim(out, config, resume)
+    seed = expert_seed(config.seed, expert)
+    claim(out, config, resume)
 
-    model = _fresh_model(config, contract)
+    model = _fresh_model(config, contract, seed)
     objective = Restoration(model, config.objective)
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
     steps = fit(
@@ -123,7 +152,7 @@ def pretrain(
         train,
         config.training,
         out,
-        seed=config.seed,
+        seed=seed,
         device=device,
         workers=workers,
         resume=resume,
@@ -149,10 +178,21 @@ def pretrain(
         "window_seconds": config.window_seconds,
         "training_windows": len(train),
         "validation_windows": len(watched),
+        "part": {
+            "division": DIVISION,
+            "seed": config.seed,
+            "experts": config.experts,
+            "expert": expert,
+            "windows_sha256": windows_mark(train.table),
+            "divided_sha256": windows_mark(everything.table),
+        },
     }
+    if config.experts > 1:
+        with written_whole(out / PART_FILE) as temporary:
+            train.table[["recording", "start"]].to_parquet(temporary, index=False)
     model.save_checkpoint(out / "checkpoint", record)
 
-    untrained = _fresh_model(config, contract).to(objective.device).eval()
+    untrained = _fresh_model(config, contract, seed).to(objective.device).eval()
     errors = window_errors(objective, watched, config)
     before = window_errors(Restoration(untrained, config.objective), watched, config)
     before = before[before["signal"] == "restored"].assign(signal="untrained network")
@@ -164,6 +204,72 @@ def pretrain(
         np.savez(file, **example)  # type: ignore[arg-type]
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
+
+
+def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
+    """Write the configuration into a run's folder, or check that it is the one that stands.
+
+    Raises
+    ------
+    BergerError
+        If the folder holds a run, or experts, that are not to be resumed; if there is nothing to
+        resume, or something of another configuration.
+    """
+    path = out / CONFIG_FILE
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    begun = (out / STATE_FILE, out / RECORD_FILE, *out.glob(f"expert-*/{STATE_FILE}"))
+    if resume:
+        if not path.is_file():
+            raise BergerError(f"{out}: nothing to resume there; start without --resume.")
+        before = load_config(PretrainingConfig, path)
+        if before != config:
+            raise BergerError(
+                f"{out}: was started with another configuration "
+                f"({'; '.join(differences(before, config))}); resume with the same one, or start "
+                "a new run in another folder."
+            )
+    elif any(file.exists() for file in begun):  # else nothing to lose
+        raise BergerError(
+            f"{out}: holds a run already; continue it with --resume or choose another folder."
+        )
+    with written_whole(path) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def divide(windows: WindowDataset, n_parts: int, seed: int) -> list[WindowDataset]:
+    """Divide windows into disjoint parts whose sizes differ by one at most.
+
+    The windows are shuffled first, as in the paper, so that each part is a sample of all people.
+
+    Parameters
+    ----------
+    windows : WindowDataset
+    n_parts, seed : int
+        The same numbers give the same parts.
+
+    Returns
+    -------
+    list of WindowDataset
+        Together they hold every window once, each in the order of `windows`.
+    """
+    shuffled = np.random.default_rng([seed, n_parts]).permutation(len(windows))
+    return [windows.take(np.sort(part)) for part in np.array_split(shuffled, n_parts)]
+
+
+def windows_mark(table: pd.DataFrame) -> str:
+    """Return the SHA-256 of the windows in a table: their recordings and starts in samples."""
+    rows = zip(table["recording"], table["start"], strict=True)
+    return hashlib.sha256(
+        "".join(f"{name}\t{start}\n" for name, start in rows).encode()
+    ).hexdigest()
+
+
+def expert_seed(seed: int, expert: int) -> int:
+    """Return the seed of an expert's weights, order of windows, masks and dropout.
+
+    Experts that started alike would differ by their windows alone. The first has the run's seed.
+    """
+    return seed if expert == 0 else int(np.random.SeedSequence([seed, expert]).generate_state(1)[0])
 
 
 def file_marks(recordings: pd.DataFrame) -> list[str]:
@@ -273,9 +379,9 @@ def _example(
     return arrays | {name: np.array(value) for name, value in facts.items()}
 
 
-def _fresh_model(config: PretrainingConfig, contract: InputContract) -> SpecHiNet:
+def _fresh_model(config: PretrainingConfig, contract: InputContract, seed: int) -> SpecHiNet:
     """The network as it stands before the first step."""
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seed)
     return SpecHiNet(config.model, contract)
 
 
@@ -287,25 +393,3 @@ def _mask_generator(config: PretrainingConfig) -> torch.Generator:
 def _evenly(n_windows: int, at_most: int) -> np.ndarray[Any, Any]:
     """Indices of at most `at_most` windows, evenly spaced."""
     return np.linspace(0, n_windows - 1, min(at_most, n_windows)).round().astype(int)
-
-
-def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
-    """Write the configuration into the run's folder, or check that it is the one that stands."""
-    path = out / CONFIG_FILE
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    if resume:
-        if not path.is_file():
-            raise BergerError(f"{out}: nothing to resume there; start without --resume.")
-        before = load_config(PretrainingConfig, path)
-        if before != config:
-            raise BergerError(
-                f"{out}: was started with another configuration "
-                f"({'; '.join(differences(before, config))}); resume with the same one, or start "
-                "a new run in another folder."
-            )
-    elif (out / STATE_FILE).exists() or (out / RECORD_FILE).exists():  # else nothing to lose
-        raise BergerError(
-            f"{out}: holds a run already; continue it with --resume or choose another folder."
-        )
-    with written_whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")

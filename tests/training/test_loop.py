@@ -293,6 +293,124 @@ def test_accumulated_batches_are_one_large_batch(accumulate: int, tiny_corpus: P
             torch.testing.assert_close(left[name], right[name], rtol=1e-3, atol=1e-7)
 
 
+# laws: schedule and clipping count optimiser steps, not batches
+
+
+class Steep(nn.Module):
+    """A loss whose gradient is known: the mean of the batch's first starts, times the weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        self.gradients: list[Tensor] = []
+        self.before: list[Tensor] = []
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        gradient = torch.tensor([1.0, len(self.gradients) % 3, -2.0], dtype=torch.float64) * 40
+        self.gradients.append(gradient)
+        self.before.append(self.weight.detach().clone())
+        return {"loss": (self.weight * gradient).sum()}
+
+
+def steps_of(corpus: Path, out: Path, accumulate: int, clip: float | None) -> Any:
+    objective = Steep()
+    config = TrainingConfig.model_validate(
+        {
+            "steps": 6,
+            "batch_size": 2,
+            "accumulate": accumulate,
+            "log_every": 1,
+            "optimizer": {"lr": 0.1, "final_lr": 0, "warmup": 0.34, "clip_norm": clip},
+        }
+    )
+    fit(objective, open_corpus(corpus).windows(4), config, out, seed=0, device="cpu", quiet=True)
+    return objective, read_log(out / "log.jsonl")
+
+
+def test_the_schedule_counts_optimiser_steps(tiny_corpus: Path, tmp_path: Path) -> None:
+    rates = []
+    for accumulate in (1, 4):
+        _, lines = steps_of(tiny_corpus, tmp_path / str(accumulate), accumulate, 5.0)
+        assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+        rates.append([line["lr"] for line in lines])
+    assert rates[0] == rates[1]
+    # two steps of warm-up of six, then half a cosine over four
+    expected = [1 / 3, 2 / 3, 1, (1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2]
+    assert rates[0] == pytest.approx([0.1 * share for share in expected])
+
+
+@pytest.mark.parametrize("clip", [5.0, None])
+def test_the_accumulated_gradient_is_clipped_once(
+    clip: float | None, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """AdamW is given the mean gradient of a step's batches, shortened to the norm allowed."""
+    given: list[Tensor] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: torch.optim.AdamW, *arguments: Any) -> Any:
+        given.extend(p.grad.clone() for g in self.param_groups for p in g["params"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    objective, lines = steps_of(tiny_corpus, tmp_path, 4, clip)
+    assert len(objective.gradients) == 4 * 6
+    assert len(given) == 6
+    for number, (found, line) in enumerate(zip(given, lines, strict=True)):
+        mean = torch.stack(objective.gradients[4 * number : 4 * number + 4]).mean(0)
+        assert line["grad_norm"] == pytest.approx(mean.norm().item())
+        assert mean.norm() > 5
+        expected = mean if clip is None else mean * clip / mean.norm()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+        # the weights stand still within a step
+        weights = objective.before[4 * number : 4 * number + 4]
+        assert all(torch.equal(weight, weights[0]) for weight in weights)
+    assert len({tuple(weight.tolist()) for weight in objective.before}) == 6
+
+
+# law: masks are new in every epoch, and the same for the same seed
+
+
+class Watching(Restoration):
+    """Notes the mask that every window gets."""
+
+    def __init__(self, objective: Restoration) -> None:
+        super().__init__(objective.model, objective.config)
+        self.masks: dict[tuple[str, int], list[Tensor]] = {}
+        self.batch: Batch
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        self.batch = batch
+        return super().forward(batch, generator)
+
+    def mask(self, signal: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        masked, gain = super().mask(signal, generator)
+        for recording, start, one in zip(
+            self.batch.recordings, self.batch.starts.tolist(), gain, strict=True
+        ):
+            self.masks.setdefault((recording, start), []).append(one)
+        return masked, gain
+
+
+def test_every_epoch_masks_a_window_anew(tiny_corpus: Path, tmp_path: Path) -> None:
+    dataset = open_corpus(tiny_corpus).windows(4).take(np.arange(0, 48, 8))
+    found = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        objective = Watching(objective_of())
+        config = TrainingConfig(epochs=3, batch_size=3)
+        fit(objective, dataset, config, tmp_path / name, seed=seed, device="cpu", quiet=True)
+        found.append(objective.masks)
+    first, again, other = found
+    assert len(first) == len(dataset)
+    assert first.keys() == again.keys() == other.keys()
+    for window, masks in first.items():
+        assert len(masks) == 3
+        assert not any(torch.equal(masks[i], masks[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+        assert all(map(torch.equal, masks, again[window]))
+        assert not any(map(torch.equal, masks, other[window]))
+    different = {gain.numpy().tobytes() for masks in first.values() for gain in masks}
+    assert len(different) == 3 * len(dataset)
+
+
 # what goes wrong
 
 

@@ -12,7 +12,7 @@ away what its neighbours hide.
 from __future__ import annotations
 
 import math
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -84,6 +84,24 @@ class GaussianMaskConfig(Config):
         return self
 
 
+class Bumps(NamedTuple):
+    """Bumps in the order in which they are laid on, all of shape (n_samples, n_bumps).
+
+    Attributes
+    ----------
+    hides_frequency, hides_time : Tensor of bool
+        Of a bump's two factors, those that are not 1 throughout; a spot in time and frequency has
+        both.
+    centre_bin, centre_frame : Tensor of float
+        Where it is deepest; without meaning along an axis on which it is 1.
+    """
+
+    hides_frequency: Tensor
+    hides_time: Tensor
+    centre_bin: Tensor
+    centre_frame: Tensor
+
+
 def draw_gain(
     n_samples: int,
     n_times: int,
@@ -118,12 +136,28 @@ def draw_gain(
     BergerError
         If the configuration cannot hide the wanted share.
     """
-    n_bins, n_frames = map_shape(n_times, config.n_fft, config.hop)
-    gain = torch.ones(n_samples, n_bins, n_frames, device=device)
+    shape = map_shape(n_times, config.n_fft, config.hop)
     if config.level == 0:
-        return gain
-    n_draws = _enough_draws(config)
-    numbers = torch.rand(n_samples, n_draws, 6, generator=generator).to(device)
+        return torch.ones(n_samples, *shape, device=device)
+    bumps = draw_bumps(n_samples, shape, sfreq, config, generator, device)
+    gain, _ = lay_on(bumps, shape, config)
+    return gain
+
+
+def draw_bumps(
+    n_samples: int,
+    shape: tuple[int, int],
+    sfreq: float,
+    config: GaussianMaskConfig,
+    generator: torch.Generator,
+    device: torch.device | None = None,
+) -> Bumps:
+    """Draw kinds and centres of more bumps than will be needed; parameters as in `draw_gain`.
+
+    `shape` is that of the map, (n_bins, n_frames).
+    """
+    n_bins, n_frames = shape
+    numbers = torch.rand(n_samples, _enough_draws(config), 6, generator=generator).to(device)
     pick_kind, pick_bin, pick_frame, pick_bias, pick_band, pick_in_band = numbers.movedim(-1, 0)
 
     hides_frequency = pick_kind < config.kinds.frequency + config.kinds.time_frequency
@@ -139,27 +173,51 @@ def draw_gain(
         (hertz * config.n_fft / sfreq).floor(),
         (pick_bin * n_bins).floor(),
     )
-    centre_frame = (pick_frame * n_frames).floor()
+    return Bumps(hides_frequency, hides_time, centre_bin, (pick_frame * n_frames).floor())
 
+
+def lay_on(
+    bumps: Bumps, shape: tuple[int, int], config: GaussianMaskConfig
+) -> tuple[Tensor, Tensor]:
+    """Multiply maps of ones by 1 − level · bump until each hides `config.ratio`.
+
+    Returns
+    -------
+    gain : Tensor, float32, shape (n_samples, n_bins, n_frames)
+    n_bumps : Tensor of int, shape (n_samples,)
+        How many bumps each map took.
+
+    Raises
+    ------
+    BergerError
+        If the bumps do not suffice.
+    """
+    n_bins, n_frames = shape
+    n_samples, n_draws = bumps.centre_bin.shape
+    device = bumps.centre_bin.device
+    gain = torch.ones(n_samples, n_bins, n_frames, device=device)
+    n_bumps = torch.zeros(n_samples, dtype=torch.long, device=device)
     bins = torch.arange(n_bins, device=device)
     frames = torch.arange(n_frames, device=device)
     for draw in range(n_draws):
         short = 1 - gain.mean((1, 2)) < config.ratio
         if not short.any():
             break
-        across = _bump(bins, centre_bin[:, draw], config.sigma_frequency * n_bins, config.hard)
-        along = _bump(frames, centre_frame[:, draw], config.sigma_time * n_frames, config.hard)
-        across = torch.where(hides_frequency[:, draw, None], across, 1.0)
-        along = torch.where(hides_time[:, draw, None], along, 1.0)
+        hides_frequency, hides_time, centre_bin, centre_frame = (x[:, draw] for x in bumps)
+        across = _bump(bins, centre_bin, config.sigma_frequency * n_bins, config.hard)
+        along = _bump(frames, centre_frame, config.sigma_time * n_frames, config.hard)
+        across = torch.where(hides_frequency[:, None], across, 1.0)
+        along = torch.where(hides_time[:, None], along, 1.0)
         bump = across[:, :, None] * along[:, None, :]
         gain = torch.where(short[:, None, None], gain * (1 - config.level * bump), gain)
+        n_bumps += short
     hidden = 1 - gain.mean((1, 2)).min().item()
     if hidden < config.ratio:
         raise BergerError(
             f"masks of this configuration hide {hidden:.2f} of the map after {n_draws} bumps, not "
             f"the ratio of {config.ratio:g}; lower ratio or band_bias, or raise level."
         )
-    return gain
+    return gain, n_bumps
 
 
 def mask_signal(signal: Tensor, gain: Tensor, config: GaussianMaskConfig) -> Tensor:

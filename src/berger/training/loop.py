@@ -262,8 +262,8 @@ def _load(fabric: Fabric, out: Path, state: dict[str, Any], generator: torch.Gen
         ) from error
     if state["windows"] != windows:
         raise BergerError(
-            f"{out}: was started on other windows; resume with the same corpus, or start a new "
-            "run in another folder."
+            f"{out}: was started on other windows; resume with the same corpus and expert, or "
+            "start a new run in another folder."
         )
     generator.set_state(state["generators"]["masks"].cpu())
     torch.set_rng_state(state["generators"]["torch"].cpu())
