@@ -20,7 +20,7 @@ from berger.configuration import load_config
 from berger.corpus import prepare
 from berger.errors import BergerError
 from berger.masking.gaussian import mask_signal
-from berger.models import Reconstruction, SpecHiNet
+from berger.models import Reconstruction, SpecHiNet, SpecHiNetPublished
 from berger.objectives.restoration import Restoration
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import (
@@ -535,3 +535,27 @@ def test_another_corpus_is_not_resumed_on(
     prepare(files, corpus, PREPROCESSING, progress=False)
     with pytest.raises(BergerError, match="was started on other windows"):
         pretrain(tiny_pretraining(), corpus, run, resume=True, device="cpu", quiet=True)
+
+
+def test_the_published_layout_learns_to_restore_too(
+    tiny_corpus: Path, tiny_pretraining: Callable[..., Any], tmp_path: Path
+) -> None:
+    """With the same options as the other layout, so that both can be trained alike."""
+    alike = {"model__name": "spechinet-published", "objective__auxiliary_weights": [0, 0]}
+    config = tiny_pretraining(**alike, training__steps=4, model__dropout=0)
+    pretrain(config, tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
+    model = load_checkpoint(tmp_path / "run" / "checkpoint")
+    assert isinstance(model, SpecHiNetPublished)
+    errors = pd.read_parquet(tmp_path / "run" / "restoration.parquet")
+    untrained = errors[errors["signal"] == "untrained network"]["error"].to_numpy()
+    masked = errors[errors["signal"] == "masked input"]["error"].to_numpy()
+    np.testing.assert_allclose(untrained, masked, rtol=1e-4)  # a zero start
+    restored = errors[errors["signal"] == "restored"]["error"].to_numpy()
+    assert not np.allclose(restored, masked, rtol=1e-4)
+
+
+def test_auxiliary_heads_of_the_published_layout_have_no_targets(
+    tiny_pretraining: Callable[..., Any],
+) -> None:
+    with pytest.raises(BergerError, match=r"objective.auxiliary_weights to \[0, 0\]"):
+        tiny_pretraining(model__name="spechinet-published")

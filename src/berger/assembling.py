@@ -45,7 +45,7 @@ GATE_SECONDS = 2.0
 
 def pretrain_experts(
     config: PretrainingConfig,
-    corpus_folder: Path,
+    corpus_folder: Path | str,
     out: Path,
     *,
     resume: bool = False,

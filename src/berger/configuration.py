@@ -156,8 +156,9 @@ def field_names(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:
     """Return the models that a field's type is, or is a union of."""
-    kinds = get_args(annotation) or (annotation,)
-    return tuple(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return (annotation,)
+    return tuple(model for inner in get_args(annotation) for model in _models_in(inner))
 
 
 def differences(before: Config, after: Config) -> list[str]:

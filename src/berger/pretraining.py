@@ -9,19 +9,25 @@ import hashlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 import torch
 import yaml
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from berger.configuration import Config, differences, load_config
 from berger.corpus import WindowDataset, open_corpus, split_subjects
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
-from berger.models import InputContract, SpecHiNet, SpecHiNetConfig
+from berger.models import (
+    InputContract,
+    SpecHiNet,
+    SpecHiNetConfig,
+    SpecHiNetPublished,
+    SpecHiNetPublishedConfig,
+)
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
 from berger.training.log import run_record
@@ -34,12 +40,26 @@ DIVISION = "windows, shuffled"
 """How windows are divided among experts; stands in every expert's provenance."""
 
 
+def _network_name(model: Any) -> str:
+    """Tell which network is described; a description without a name is of the usual one."""
+    name = model.get("name") if isinstance(model, dict) else model.name
+    return str(name or "spechinet")
+
+
+Network = Annotated[
+    Annotated[SpecHiNetConfig, Tag("spechinet")]
+    | Annotated[SpecHiNetPublishedConfig, Tag("spechinet-published")],
+    Discriminator(_network_name),
+]
+
+
 class PretrainingConfig(Config):
     """One pretraining run.
 
     Attributes
     ----------
-    model : SpecHiNetConfig
+    model : SpecHiNetConfig or SpecHiNetPublishedConfig
+        The published layout is for comparison; its auxiliary heads are not trained.
     objective : RestorationConfig
     training : TrainingConfig
     window_seconds : float
@@ -55,7 +75,7 @@ class PretrainingConfig(Config):
         Of everything random, also of who is watched and of the division among the experts.
     """
 
-    model: SpecHiNetConfig = SpecHiNetConfig()
+    model: Network = SpecHiNetConfig()
     objective: RestorationConfig = RestorationConfig()
     training: TrainingConfig = TrainingConfig(epochs=50)
     window_seconds: float = Field(30.0, gt=0)
@@ -63,6 +83,16 @@ class PretrainingConfig(Config):
     max_validation_windows: int = Field(256, ge=1)
     experts: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _auxiliary_heads_fit(self) -> Self:
+        published = isinstance(self.model, SpecHiNetPublishedConfig)
+        if published and any(self.objective.auxiliary_weights):
+            raise ValueError(
+                "the auxiliary heads of spechinet-published have no targets here; set "
+                "objective.auxiliary_weights to [0, 0]"
+            )
+        return self
 
 
 def pretrain(
@@ -379,9 +409,13 @@ def _example(
     return arrays | {name: np.array(value) for name, value in facts.items()}
 
 
-def _fresh_model(config: PretrainingConfig, contract: InputContract, seed: int) -> SpecHiNet:
+def _fresh_model(
+    config: PretrainingConfig, contract: InputContract, seed: int
+) -> SpecHiNet | SpecHiNetPublished:
     """The network as it stands before the first step."""
     torch.manual_seed(seed)
+    if isinstance(config.model, SpecHiNetPublishedConfig):
+        return SpecHiNetPublished(config.model, contract)
     return SpecHiNet(config.model, contract)
 
 

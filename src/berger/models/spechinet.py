@@ -49,7 +49,7 @@ SHORTEST = 360
 
 
 class SpecHiNetSize(Config):
-    """Size of a SpecHi-Net in any layout; the defaults are the paper's.
+    """Size and variants of a SpecHi-Net in any layout; the defaults are the paper's.
 
     Attributes
     ----------
@@ -63,6 +63,13 @@ class SpecHiNetSize(Config):
         Attention heads; divides `embed_dim` and `bottleneck_dim`.
     dropout, decoder_dropout : float
         In the encoder and attention layers, and in the three decoding stages.
+    restores : {"signal", "correction", "map"}
+        What the last layers put out: the whole signal (the paper); what has to be added to the
+        masked input; or that and a gain by which the masked input's STFT map is multiplied, which
+        a linear layer reads from attention3. docs/log.md has the measurements.
+    zero_start : bool
+        Start the last layer of both branches at zero, so that training starts from silence or,
+        with "correction", from the masked input.
     """
 
     name: str
@@ -74,6 +81,8 @@ class SpecHiNetSize(Config):
     n_heads: int = Field(8, ge=1)
     dropout: float = Field(0.2, ge=0, lt=1)
     decoder_dropout: float = Field(0.2, ge=0, lt=1)
+    restores: Literal["signal", "correction", "map"] = "signal"
+    zero_start: bool = False
 
     @model_validator(mode="after")
     def _heads_divide_widths(self) -> Self:
@@ -84,22 +93,9 @@ class SpecHiNetSize(Config):
 
 
 class SpecHiNetConfig(SpecHiNetSize):
-    """Size and variants of a SpecHi-Net; the defaults are the paper's.
-
-    Attributes
-    ----------
-    restores : {"signal", "correction", "map"}
-        What the last layers put out: the whole signal (the paper); what has to be added to the
-        masked input; or that and a gain by which the masked input's STFT map is multiplied, which
-        a linear layer reads from attention3. docs/log.md has the measurements.
-    zero_start : bool
-        Start the last layer of both branches at zero, so that training starts from silence or,
-        with "correction", from the masked input.
-    """
+    """SpecHi-Net in the channelwise layout; fields as in `SpecHiNetSize`."""
 
     name: Literal["spechinet"] = "spechinet"
-    restores: Literal["signal", "correction", "map"] = "signal"
-    zero_start: bool = False
 
 
 @dataclass(frozen=True)
@@ -277,10 +273,7 @@ class SpecHiNet(SpecHiNetEncoder):
         if config.restores == "map":
             self.map_gain = MapGain(mid, config.sfreq)
         if config.zero_start:
-            for branch in (self.up3.fine, self.up3.coarse):
-                last = cast(nn.Conv1d, branch[-1])
-                nn.init.zeros_(last.weight)
-                nn.init.zeros_(cast(nn.Parameter, last.bias))
+            self.up3.start_at_zero()
 
     def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`."""
@@ -489,6 +482,13 @@ class Up3(nn.Module):
             *_grow(stem, stem, 18, stride=5, padding=9),
             nn.ConvTranspose1d(stem, 1, 65, stride=3, dilation=4, padding=127),
         )
+
+    def start_at_zero(self) -> None:
+        """Let both branches put out nothing."""
+        for branch in (self.fine, self.coarse):
+            last = cast(nn.Conv1d, branch[-1])
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(cast(nn.Parameter, last.bias))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fine, coarse = x.chunk(2, dim=-1)

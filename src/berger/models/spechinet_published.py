@@ -35,6 +35,7 @@ from berger.models.contract import InputContract
 from berger.models.layers import RotaryAttentionLayer, rotate
 from berger.models.spechinet import (
     SHORTEST,
+    MapGain,
     Reconstruction,
     SpecHiNetEncoder,
     SpecHiNetSize,
@@ -67,7 +68,7 @@ _NAMES = (
 
 
 class SpecHiNetPublishedConfig(SpecHiNetSize):
-    """Size of a SpecHi-Net in the published layout; the defaults are the published one's.
+    """SpecHi-Net in the published layout; fields as in `SpecHiNetSize`, and one more.
 
     Attributes
     ----------
@@ -253,6 +254,10 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
         self.up3 = Up3(stem, mid, drop)
         self.auxiliary_up2 = nn.Linear(mid, config.n_auxiliary)
         self.auxiliary_up1 = nn.Linear(mid, config.n_auxiliary)
+        if config.restores == "map":
+            self.map_gain = MapGain(mid, config.sfreq)
+        if config.zero_start:
+            self.up3.start_at_zero()
 
     def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`.
@@ -273,11 +278,20 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
         # down1 is read as if it were laid out by electrode
         fine, coarse = self.up3(_by_branch(torch.cat((x, encoded.down1), 1), n_chans))
 
-        scale = self.config.scale
         fine, coarse = (
-            rearrange(y, "batch 1 (chans times) -> batch chans times", chans=n_chans) * scale
+            rearrange(y, "batch 1 (chans times) -> batch chans times", chans=n_chans)
             for y in (fine, coarse)
         )
+        if self.config.restores != "signal":
+            start = padded
+            if self.config.restores == "map":
+                each = rearrange(
+                    tokens1, "batch (chans t) dim -> (batch chans) dim t", chans=n_chans
+                )
+                start = self.map_gain(padded, each)
+            fine, coarse = fine + start, coarse + start
+        scale = self.config.scale
+        fine, coarse = fine * scale, coarse * scale
         auxiliary = (
             _to_map(self.auxiliary_up2(tokens2)) * scale,
             _to_map(self.auxiliary_up1(tokens1)) * scale,

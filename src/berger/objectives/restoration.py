@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from berger.configuration import Config
 from berger.corpus import Batch
 from berger.masking.gaussian import GaussianMaskConfig, draw_gain, mask_signal
-from berger.models import Reconstruction, SpecHiNet
+from berger.models import Reconstruction, SpecHiNet, SpecHiNetPublished
 from berger.spectral import downsample, stft
 
 AUXILIARY_STEPS = (15, 60)
@@ -63,11 +63,12 @@ class Restoration(nn.Module):
 
     Parameters
     ----------
-    model : SpecHiNet
+    model : SpecHiNet or SpecHiNetPublished
     config : RestorationConfig
+        For the published layout, whose auxiliary heads answer otherwise, without their weights.
     """
 
-    def __init__(self, model: SpecHiNet, config: RestorationConfig) -> None:
+    def __init__(self, model: SpecHiNet | SpecHiNetPublished, config: RestorationConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -155,12 +156,12 @@ def restoration_losses(
     spectral = config.spectral_weight * sum_of(
         spectral_distance(branch, clean, config.n_fft, config.hop) for branch in branches
     )
-    auxiliary = sum_of(
-        weight * auxiliary_loss(head / scale, clean, factor, config)
-        for weight, head, factor in zip(
-            config.auxiliary_weights, restored.auxiliary, AUXILIARY_STEPS, strict=True
-        )
-    )
+    auxiliary = clean.new_zeros(())
+    for weight, head, factor in zip(
+        config.auxiliary_weights, restored.auxiliary, AUXILIARY_STEPS, strict=True
+    ):
+        if weight:
+            auxiliary = auxiliary + weight * auxiliary_loss(head / scale, clean, factor, config)
     loss = mse + spectral + auxiliary
     return {"loss": loss, "mse": mse, "spectral": spectral, "auxiliary": auxiliary}
 
