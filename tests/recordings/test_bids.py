@@ -382,7 +382,7 @@ def sidecar(text):
          "of which Cz, Pz, Aux, EDF Annotations are not described"),
         (channels(("type",), ("EEG",)), r"channels\.tsv lacks the column name"),
         (channels(("name", "units"), ("Fp1", "mV")), r"unit of Fp1 is uV, but mV in .*_channels"),
-        (channels(("name", "units"), ("Cz", "V")), "unit of Cz is uV, but V in"),
+        (channels(("name", "units"), ("Cz", "nV")), "unit of Cz is uV, but nV in"),
         (channels(("name", "units"), ("Fp1", "mm")), r"unit of Fp1 is uV, but mm in"),
         (events(b"onset\tduration\n1\n"), r"row 1 has 1 cells for 2 columns\); correct or fetch"),
         (events(b"onset\tonset\n1\t1\n"), "two columns have one name"),
@@ -427,6 +427,15 @@ def test_spellings_of_one_unit_do_not_contradict(root, unit):
     channels(("name", "units"), ("Fp1", unit))(root)
     recording = read_recording(root / EDF)
     assert any("does not describe Cz, Pz" in note for note in recording.notes)
+
+
+def test_volts_in_the_table_of_a_file_in_microvolts_are_noted(root):
+    """Older versions of mne-bids wrote them."""
+    plain = read_recording(root / EDF)
+    channels(("name", "units"), ("Fp1", "V"))(root)
+    recording = read_recording(root / EDF)
+    np.testing.assert_array_equal(recording.signal, plain.signal)
+    assert any("says V of Fp1; the unit in the file, µV, was taken" in x for x in recording.notes)
 
 
 def test_a_unit_that_is_given_goes_before_file_and_table(root):

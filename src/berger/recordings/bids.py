@@ -488,13 +488,22 @@ def _compare(path: Path, content: Content, table: ChannelTable, unit: Unit | Non
     """Hold the table against the channels that were taken; yield what is to be noted."""
     rows = table.match(path, content.labels)
     names = {index: content.labels[index] for index in content.channels.taken}
+    in_volts = []
     for index, name in names.items() if unit is None and content.units else ():
         said, stated = rows[index].unit if index in rows else None, content.units[index]
         if said and stated and _microvolts(said) != _microvolts(stated):
+            # mne-bids used to write so of what it had converted; an error of a factor of a
+            # million would show in the amplitudes, which are looked at later.
+            if said == "V" and _microvolts(stated) == 1:
+                in_volts.append(name)
+                continue
             raise BergerError(
                 f"{path}: its unit of {name} is {stated}, but {said} in {table.source}; correct "
                 "the table, or set `unit` to what the numbers in the file really are."
             )
+    if in_volts:
+        listed = f"{', '.join(in_volts[:8])}{' and others' * (len(in_volts) > 8)}"
+        yield f"{table.source} says V of {listed}; the unit in the file, µV, was taken."
     if bad := [name for index, name in names.items() if index in rows and rows[index].bad]:
         yield f"{table.source} marks {', '.join(bad)} as bad."
     if unsaid := [name for index, name in names.items() if index not in rows]:
