@@ -63,7 +63,7 @@ def interval(values: npt.NDArray[np.float64]) -> str:
     """Mean over people (rows) and its interval."""
     drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
     low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return f"{values.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
 
 
 def restoration(corpus: Corpus, runs: list[Path]) -> None:
