@@ -181,8 +181,8 @@ def _pretraining(run: Run, cite: Cite) -> str:
     part = mapping(record, "part")
     if part.get("experts", 1) > 1:
         text += (
-            f" It is expert {part['expert'] + 1} of {part['experts']}, each trained on its own part "
-            f"({record['training_windows']:,} windows) of the shuffled training windows."
+            f" It is expert {part['expert'] + 1} of {part['experts']}, each trained on a part of the "
+            f"shuffled training windows of its own ({record['training_windows']:,} windows)."
         )
     text += _optimisation(record, mapping(config, "training"))
     people = mapping(record, "subjects")
@@ -282,10 +282,12 @@ def _adaptation(run: Run, cite: Cite) -> str:
             f" The pretrained encoder was frozen and its features were {pooled}; a class-balanced "
             f"logistic regression{size} on standardised features was fitted to them."
         )
-        chosen = "The strength of the L2 penalty"
-    else:
+    elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
-        chosen = "The epoch whose weights were used"
+    chosen = {
+        "frozen probe": "The strength of the L2 penalty",
+        "fine-tuning": "The epoch whose weights were used",
+    }.get(str(config.get("strategy")), "What was left open")
     if folds := record.get("folds"):
         people = {person for fold in folds for person in fold.get("test", ())}
         text += (
@@ -332,8 +334,10 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
     )
     unfreeze = settings["unfreeze"]
     if unfreeze is None:
-        return f"{text} What was pretrained stayed frozen."
-    return text + (f" What was pretrained was frozen before epoch {unfreeze + 1}." * (unfreeze > 0))
+        text += " What was pretrained stayed frozen."
+    elif unfreeze:
+        text += f" What was pretrained was frozen before epoch {unfreeze + 1}."
+    return text
 
 
 def _software(runs: Iterable[Run], cite: Cite) -> str:
