@@ -181,8 +181,8 @@ def _pretraining(run: Run, cite: Cite) -> str:
     part = mapping(record, "part")
     if part.get("experts", 1) > 1:
         text += (
-            f" It is expert {part['expert'] + 1} of {part['experts']}, each trained on a part of the "
-            f"shuffled training windows of its own ({record['training_windows']:,} windows)."
+            f" It is expert {part['expert'] + 1} of {part['experts']}, each trained on a part of "
+            f"the shuffled training windows of its own ({record['training_windows']:,} windows)."
         )
     text += _optimisation(record, mapping(config, "training"))
     people = mapping(record, "subjects")
