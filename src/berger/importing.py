@@ -263,9 +263,15 @@ def import_weights(
     model.provenance = run_record() | {"kind": "import", "imported": files, "seed": seed}
     model.save_checkpoint(out)
     times = f"{len(paths)} × " if len(paths) > 1 else ""
-    left = dict.fromkeys(name.partition(".")[0] for file in files for name in file["left"])
-    without = f" (left in the file: {', '.join(left)})" if left else ""
-    return model, f"{times}{kinds[0].title}{without}"
+    return model, f"{times}{kinds[0].title}{_without(*found[0])}"
+
+
+def _without(kind: PublishedKind, tensors: Mapping[str, Tensor]) -> str:
+    """Name the parts of a file of which the model takes nothing."""
+    every, taken = (
+        {name.partition(".")[0] for name in some} for some in (tensors, kind.taken(tensors))
+    )
+    return f" (without {' and '.join(sorted(every - taken))})" if every - taken else ""
 
 
 def _recognise(path: Path) -> tuple[PublishedKind, dict[str, Tensor]]:

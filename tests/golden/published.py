@@ -21,7 +21,7 @@ def published_weights(case: str) -> dict[str, Tensor]:
     Values that are fixed in the published program have the right shape here, and other values.
     """
     named = manifest(case)["parameters"]
-    return {name: torch.from_numpy(golden_tensor(name, tuple(shape))) for name, shape, *_ in named}
+    return {name: torch.tensor(golden_tensor(name, tuple(shape))) for name, shape, *_ in named}
 
 
 def manifest(case: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_features_have_the_width_that_is_told(config: Config) -> None:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 def test_what_is_no_batch_of_windows_is_refused(config: Config) -> None:
     with pytest.raises(BergerError, match=r"^a signal of shape \(3, 500\); give \(batch, n_chans"):
-        encoder(config).forward_features(microvolts(3, 500), MONTAGE)
+        encoder(config).forward_features(microvolts(3, 500))
     with pytest.raises(BergerError, match=r"^1 names for a signal of 3 electrodes; name each\.$"):
         encoder(config).forward_features(microvolts(1, 3, 512), ch_names=["Cz"])
     for no_names in ("abc", torch.zeros(3)):
