@@ -281,6 +281,11 @@ def test_dare_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
             {"target_encoder.patch_embed.proj.weight": _zeros(6, 1, 1, 64)},
             r"of a size that none has \(width 6 must be",
         ),
+        (  # as large as it claims, the network would fill any memory
+            {"target_encoder.patch_embed.proj.weight": _zeros(4_000_000, 1, 1, 2)},
+            "of another size",
+        ),
+        ({"target_encoder.blocks.999999999.norm1.bias": _zeros(64)}, "weights are unknown"),
     ):
         state = {
             name: value

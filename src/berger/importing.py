@@ -140,8 +140,8 @@ def _dare_config(tensors: Mapping[str, Tensor]) -> DareConfig:
         settings["n_streams"] = summary.shape[1]
     for part in ("encoder", "predictor", "reconstructor"):
         begin = rf"{part}\.layers\.(\d+)\."
-        numbers = [int(found[1]) for name in taken if (found := re.match(begin, name))]
-        settings[f"{part}_depth"] = max(numbers, default=0) + 1
+        numbers = {found[1] for name in taken if (found := re.match(begin, name))}
+        settings[f"{part}_depth"] = max(1, len(numbers))
     width = settings.get("embed_dim", 0)
     frequencies = tensors.get("predictor.time_embed.freqs")
     if frequencies is not None and 4 * frequencies.numel() <= width:
@@ -307,8 +307,8 @@ def _build(
         given = ", ".join(f"{name}: {value}" for name, value in settings.items())
         reason = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
         raise BergerError(f"{path}: {given} does not fit these weights ({reason}).") from error
-    model = build_encoder(config)
-    own = model.state_dict()
+    with torch.device("meta"):  # a file may claim any size
+        own = build_encoder(config).state_dict()
     tensors = kind.taken(tensors)
     named = {name: kind.name_here(name) for name in kind.known(tensors)}
     unknown = [name for name in tensors if named.get(name) not in own]
@@ -330,6 +330,7 @@ def _build(
             f"{path}: looks like a {kind.title}, but {' and '.join(faults)}; give the file as it "
             "was published."
         )
+    model = build_encoder(config)
     model.load_state_dict({ours: tensors[name] for name, ours in named.items()}, strict=False)
     return model.eval()
 

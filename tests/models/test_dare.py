@@ -20,6 +20,7 @@ from berger.corpus import open_corpus, prepare
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt
 from berger.inference import embed, predict
+from berger.interop.sklearn import BergerClassifier
 from berger.models import (
     Classifier,
     ClassifierConfig,
@@ -427,6 +428,16 @@ def test_names_come_from_the_contract_where_none_are_given() -> None:
     )
     described = ClassifierConfig(encoder=SMALL, classes=("a", "b"))
     assert Classifier(described, contract)(signal).shape == (1, 2)
+
+
+def test_electrodes_are_named_to_scikit_learn(tmp_path: Path) -> None:
+    small().save_checkpoint(tmp_path / "checkpoint")
+    signal, names = microvolts(3, 2, 128), ["Cz", "Pz"]
+    features = BergerClassifier(tmp_path / "checkpoint", ch_names=names).transform(signal.numpy())
+    wanted = small().forward_features(signal, names).summary.detach().double().numpy()
+    np.testing.assert_allclose(features, wanted, rtol=1e-5)
+    with pytest.raises(BergerError, match=r"by name; give ch_names\.$"):
+        BergerClassifier(tmp_path / "checkpoint").transform(signal.numpy())
 
 
 # what is refused
