@@ -17,6 +17,7 @@ from berger.errors import BergerError
 from berger.models import (
     Classifier,
     ClassifierConfig,
+    DareConfig,
     SpecHiNetConfig,
     SpecMoE,
     SpecMoEConfig,
@@ -131,6 +132,17 @@ def test_a_class_weighs_the_same_however_rare_it_is(train: Labelled) -> None:
         fine_tune(model, alike, None, config, seed=0)
         moved[weighted] = float(model.logits.detach().diff().abs())
     assert moved[True] < 1e-5 < moved[False]
+
+
+def test_an_encoder_that_knows_electrodes_by_name_is_told_them(windows: Any) -> None:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "n_heads": 2, "patch_size": 50, "sfreq": 100}
+    encoder = DareConfig.model_validate({"parts": "encoder", **sizes})
+    model = Classifier(ClassifierConfig(encoder=encoder, classes=("a", "b")))
+    some = windows.take(np.arange(0, len(windows), 5))  # of two montages
+    labelled = Labelled(some, np.arange(len(some)) % 2)
+    tuned = fine_tune(model, labelled, None, FineTuningConfig(epochs=1, unfreeze=0), seed=0)
+    assert np.isfinite(tuned.history[0]["train_loss"])
 
 
 def test_values_are_learned_by_squared_error(train: Labelled) -> None:

@@ -26,9 +26,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm import tqdm
 
 from berger.configuration import Config
-from berger.corpus import WindowDataset, WindowSampler, collate
+from berger.corpus import Batch, WindowDataset, WindowSampler, collate
 from berger.errors import BergerError
-from berger.models import Encoder, SpecMoE
+from berger.models import Classifier, Encoder, SpecMoE
 
 
 class FineTuningConfig(Config):
@@ -80,11 +80,11 @@ class Labelled:
         """Whether the targets are values rather than classes."""
         return bool(np.issubdtype(self.targets.dtype, np.floating))
 
-    def batch(self, indices: list[int], device: torch.device) -> tuple[Tensor, Tensor]:
-        """Signal (batch, n_chans, n_times) in µV and targets (batch,) of some windows."""
-        signal = collate([self.windows[index] for index in indices]).signal(device)
+    def batch(self, indices: list[int], device: torch.device) -> tuple[Batch, Tensor]:
+        """Some windows and their targets (batch,), these on `device`."""
         kind = torch.float32 if self.is_regression else torch.int64
-        return signal, torch.as_tensor(self.targets[indices], dtype=kind, device=device)
+        targets = torch.as_tensor(self.targets[indices], dtype=kind, device=device)
+        return collate([self.windows[index] for index in indices]), targets
 
     def batches(self, batch_size: int, seed: int, epoch: int = 0) -> list[list[int]]:
         """Window numbers of an epoch's batches, like with like, in an order of its own."""
@@ -160,12 +160,12 @@ def fine_tune(
             encoder.train(not frozen).requires_grad_(not frozen)
         total = 0.0
         for indices in train.batches(config.batch_size, seed, epoch):
-            signal, targets = train.batch(indices, device)
+            batch, targets = train.batch(indices, device)
             if isinstance(model, SpecMoE):
-                answers, gates = model.forward_with_gates(signal)
+                answers, gates = model.forward_with_gates(batch.signal(device))
                 loss = loss_of(answers, targets) + model.loss_gate(gates)
             else:
-                loss = loss_of(model(signal), targets)
+                loss = loss_of(_answers(model, batch, device), targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -197,7 +197,15 @@ def outputs(model: nn.Module, windows: WindowDataset, batch_size: int = 64) -> T
     """Return what a model puts out for windows, (n_windows, n_outputs), in evaluation mode."""
     device = next(model.parameters()).device
     model.eval()
-    return torch.cat([model(batch.signal(device)).cpu() for batch in windows.batches(batch_size)])
+    batches = windows.batches(batch_size)
+    return torch.cat([_answers(model, batch, device).cpu() for batch in batches])
+
+
+def _answers(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    signal = batch.signal(device)
+    named = isinstance(model, Classifier)  # whose encoder may know electrodes by name
+    answers: Tensor = model(signal, ch_names=batch.ch_names) if named else model(signal)
+    return answers
 
 
 Loss = Callable[[Tensor, Tensor], Tensor]
