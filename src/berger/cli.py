@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
 import sys
@@ -447,6 +448,8 @@ def configs(*, common: Common = Common()) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit status 0 done, 2 the request cannot be done, 1 a fault of ours."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr has it: "µV" must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         tokens, overrides = _take_overrides(given)
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,18 +68,21 @@ def stage(task: Task) -> Entry:
     row |= {"n_times": 0, "offset": 0, "seconds_kept": 0.0}
     stretches: list[tuple[int, int]] = []
     try:
+        _check_name(task.path)
         samples, stretches = _prepare_signal(task, row)
     except Exception as error:  # whatever is wrong with one file, the others go on
         row["status"] = "rejected" if isinstance(error, RejectedError) else "failed"
         kind = "" if isinstance(error, BergerError) else f"{type(error).__name__}: "
         # The id instead of this machine's path: equal contents are equal bytes.
         reason = f"{kind}{error}".replace(str(task.path), task.recording)
-        row["reason"] = " ".join(reason.split())
+        text = reason.encode("utf-8", "backslashreplace").decode()
+        row["reason"] = " ".join(text.split())
     else:  # a full disk is no fault of the file: outside of `try`
         block = staged_path(task.staging, task.recording, ".npy")
         with written_whole(block) as temporary, temporary.open("wb") as file:
             np.save(file, samples, allow_pickle=False)
-    with suppress(OSError, BergerError):  # what cannot be read has failed above
+    # What cannot be read, or belongs to a file whose name is no text, has failed above.
+    with suppress(OSError, UnicodeError, BergerError):
         row["source_sha256"] = hash_of(task.path)
     # After the block: where this stands, the block stands.
     content = {"row": row, "stretches": stretches}
@@ -105,6 +110,22 @@ def stage_elsewhere(task: Task) -> Entry:
             "all machines see them under the same path."
         )
     return stage(task)
+
+
+def as_text(name: str) -> str:
+    r"""Return a name of the system as text: bytes that are not UTF-8 are written out, ``\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _check_name(path: Path) -> None:
+    """Refuse what neither a table nor a log can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        cure = "rename it"
+        if (system := sys.getfilesystemencoding()) != "utf-8":
+            cure += f", or where names are UTF-8, not {system} (LC_ALL=C.UTF-8), run again"
+        raise BergerError(f"{path}: its path is not UTF-8; {cure}.") from error
 
 
 def _prepare_signal(

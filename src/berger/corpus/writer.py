@@ -41,7 +41,7 @@ from berger.corpus.packing import (
     write_tables_and_manifest,
 )
 from berger.corpus.sources import Sources, size_and_time
-from berger.corpus.staging import Entry, Task, stage, stage_elsewhere, staged_path
+from berger.corpus.staging import Entry, Task, as_text, stage, stage_elsewhere, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
@@ -166,7 +166,7 @@ def prepare(
             "both or neither."
         )
     started = time.perf_counter()
-    found = find_recordings(paths, root, layout=config.layout)
+    found = _with_ids_of_text(find_recordings(paths, root, layout=config.layout))
     out = Path(out)
     with _locked(out):
         manifest = _begin(out, config)
@@ -229,6 +229,15 @@ def _locked(out: Path) -> Iterator[None]:
             f"{out}: cannot be written ({error}); free space or choose another folder. Run "
             "again, it continues."
         ) from error
+
+
+def _with_ids_of_text(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Write out in the ids what is not UTF-8, since no table could hold it."""
+    texts: dict[str, Path] = {}
+    for name, path in found:
+        if texts.setdefault(recording := as_text(name), path) != path:
+            raise BergerError(f"two files would be called {recording!r}; rename one of them.")
+    return sorted(texts.items())
 
 
 def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
