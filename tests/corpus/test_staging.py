@@ -9,10 +9,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scipy.io import savemat
 
 from berger.corpus import open_corpus, prepare
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+
+VHDR = """Brain Vision Data Exchange Header File Version 1.0
+[Common Infos]
+DataFile=a.eeg
+DataFormat=BINARY
+DataOrientation=MULTIPLEXED
+NumberOfChannels=1
+SamplingInterval=5000
+[Binary Infos]
+BinaryFormat=INT_16
+[Channel Infos]
+Ch1=C3,,0.1,uV
+"""
 
 needs_bytes = pytest.mark.skipif(
     sys.platform != "linux", reason="names of this system are text, not bytes"
@@ -55,3 +69,26 @@ def test_where_the_system_is_said_to_know_no_utf8_that_is_the_cure(
     done = subprocess.run(command, env=os.environ | {"PYTHONUTF8": "1"}, check=True)
     table = open_corpus(out).recordings.set_index("recording")
     assert table["status"].to_dict() == {"raw/fine.edf": "ok", "raw/Jürgen.edf": "ok"}
+
+
+def test_reasons_name_files_that_belong_to_it_as_ids_do(
+    tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    for name in ("here/raw", "else/where/raw"):
+        raw = tmp_path / name
+        write_recording(raw / "fine.edf", seed=0)
+        (raw / "visit").mkdir()
+        (raw / "visit" / "a.vhdr").write_text(VHDR)
+        data = {"nbchan": 1.0, "pnts": 1280.0, "trials": 1.0, "srate": 128.0, "data": "b.fdt"}
+        savemat(raw / "visit" / "b.set", {"EEG": data | {"chanlocs": {"labels": "C3"}}})
+    (tmp_path / "link").symlink_to(tmp_path / "else", target_is_directory=True)
+    tables = []
+    for number, given in enumerate(("here/raw", "else/where/raw", "link/where/raw")):
+        out = tmp_path / f"corpus{number}"
+        prepare([tmp_path / given], out, config, progress=False)
+        tables.append((out / "recordings.parquet").read_bytes())
+        reasons = open_corpus(out).recordings["reason"].dropna()
+        assert not reasons.str.contains(str(tmp_path)).any()
+        assert reasons.str.contains(r"raw/visit/(?:a\.eeg|b\.fdt)").all()
+        assert len(reasons) == 2
+    assert tables[0] == tables[1] == tables[2]

@@ -73,10 +73,8 @@ def stage(task: Task) -> Entry:
     except Exception as error:  # whatever is wrong with one file, the others go on
         row["status"] = "rejected" if isinstance(error, RejectedError) else "failed"
         kind = "" if isinstance(error, BergerError) else f"{type(error).__name__}: "
-        # The id instead of this machine's path: equal contents are equal bytes.
-        reason = f"{kind}{error}".replace(str(task.path), task.recording)
-        text = reason.encode("utf-8", "backslashreplace").decode()
-        row["reason"] = " ".join(text.split())
+        reason = _without_place(f"{kind}{error}", task)
+        row["reason"] = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
     else:  # a full disk is no fault of the file: outside of `try`
         block = staged_path(task.staging, task.recording, ".npy")
         with written_whole(block) as temporary, temporary.open("wb") as file:
@@ -110,6 +108,17 @@ def stage_elsewhere(task: Task) -> Entry:
             "all machines see them under the same path."
         )
     return stage(task)
+
+
+def _without_place(text: str, task: Task) -> str:
+    """Name files by the ids' way, not by this machine's: equal contents are equal bytes."""
+    above = task.recording.split("/")[:-1]
+    for path in (task.path, task.path.resolve()):  # as given, and with links followed
+        text = text.replace(str(path), task.recording)
+        for depth, folder in enumerate(path.parents[: max(len(above), 1)]):
+            called = "".join(f"{name}/" for name in above[: len(above) - depth])
+            text = text.replace(f"{folder}{os.sep}", called)
+    return text
 
 
 def as_text(name: str) -> str:
