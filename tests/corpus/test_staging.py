@@ -8,12 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy.io import savemat
 
 from berger.corpus import open_corpus, prepare
+from berger.corpus.format import SHORTEST_STRETCH
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+from berger.preprocessing.stretches import usable_stretches
+from tests.corpus.conftest import write_edf
 
 VHDR = """Brain Vision Data Exchange Header File Version 1.0
 [Common Infos]
@@ -92,3 +96,31 @@ def test_reasons_name_files_that_belong_to_it_as_ids_do(
         assert reasons.str.contains(r"raw/visit/(?:a\.eeg|b\.fdt)").all()
         assert len(reasons) == 2
     assert tables[0] == tables[1] == tables[2]
+
+
+def test_no_stretch_under_a_second_is_left_between_samples_out_of_range(
+    tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    signal = np.random.default_rng(0).normal(0, 20, (2, 10 * 128)).clip(-90, 90)
+    signal[0, [300, 400, 460, 600]] = 7000  # 99, 59 and 139 samples between them
+    write_edf(tmp_path / "a.edf", signal, ("C3", "C4"))
+    loose = config.model_copy(update={"max_amplitude": None})
+    prepare([tmp_path / "a.edf"], tmp_path / "corpus", loose, progress=False)
+    corpus = open_corpus(tmp_path / "corpus")
+    stretches = corpus.stretches[["start", "stop"]].to_numpy().tolist()
+    assert stretches == [[0, 300], [461, 600], [601, 1280]]
+    row = corpus.recordings.iloc[0]
+    dropped = {cause["cause"]: cause["seconds"] for cause in row["dropped"]}
+    assert dropped == {"out of range": 4 / 128, "stretch under 1 s": (99 + 59) / 128}
+    assert row["seconds_kept"] + sum(dropped.values()) == row["seconds"]
+    assert row["history"][-1] == "Dropped the stretches under 1 s that these left, 1.2 s."
+
+
+def test_the_shortest_stretch_is_that_of_preprocessing() -> None:
+    signal = np.zeros((1, 100))
+    config = PreprocessingConfig(sfreq=10, highpass=None, lowpass=None)
+    least = int(10 * SHORTEST_STRETCH)
+    for length, n_kept in ((least, 1), (least - 1, 0)):
+        lost = {"other": np.arange(100) >= length}
+        nowhere = np.array([], np.int64)
+        assert len(usable_stretches(signal, nowhere, lost, config, {})) == n_kept

@@ -15,7 +15,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS, quantise
+from berger.corpus.format import (
+    LARGEST_STEP,
+    LARGEST_VALUE,
+    RECORDING_COLUMNS,
+    SHORTEST_STRETCH,
+    quantise,
+)
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
@@ -174,7 +180,9 @@ def _prepare_signal(
     prepared, notes = preprocess(source, config), source.notes
     del source  # with the raw signal, the largest thing in memory
     cleaned = prepared.recording
-    samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
+    samples, scale, stretches, n_dropped = quantise(
+        cleaned.signal, prepared.stretches, SHORTEST_STRETCH * cleaned.sfreq
+    )
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
     history = [*notes, *prepared.history]
     if n_dropped:
@@ -183,6 +191,12 @@ def _prepare_signal(
             f"Dropped {n_dropped} samples beyond ±{LARGEST_VALUE:.0f} µV, which 16 bits in steps "
             f"of {LARGEST_STEP:g} µV do not hold."
         )
+    n_kept = sum(stop - start for start, stop in stretches)
+    n_usable = sum(stop - start for start, stop in prepared.stretches)
+    if n_short := n_usable - n_dropped - n_kept:
+        cause, seconds = "stretch under 1 s", n_short / cleaned.sfreq
+        dropped[cause] = dropped.get(cause, 0.0) + seconds
+        history.append(f"Dropped the stretches under 1 s that these left, {seconds:.1f} s.")
     row |= {
         "sfreq": cleaned.sfreq,
         "ch_names": list(cleaned.ch_names),
@@ -202,7 +216,7 @@ def _prepare_signal(
     row |= {
         "n_times": len(samples),
         "scale": scale.tolist(),
-        "seconds_kept": sum(stop - start for start, stop in stretches) / cleaned.sfreq,
+        "seconds_kept": n_kept / cleaned.sfreq,
     }
     return samples, stretches
 
