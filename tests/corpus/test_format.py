@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from berger.corpus import Corpus
+from berger.corpus import Corpus, prepare
 from berger.corpus.format import LARGEST_VALUE, quantise, read_manifest
 from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
 
 
 @given(
@@ -69,6 +72,20 @@ def test_the_manifest_names_its_content(corpus: Corpus) -> None:
     assert other.identified().id != manifest.id
     with pytest.raises(ValueError, match="frozen"):
         manifest.id = ""  # type: ignore[misc]
+
+
+def test_the_id_can_be_computed_as_the_format_says(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "corpus-format.md"
+    (command,) = re.findall(r"^    (.*sha256sum)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    species = 'ἵππος, "𝄞"\n'  # escaped, one with two code units
+    config = config.model_copy(update={"species": species, "max_amplitude": 1e16})
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    told = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path / "corpus", capture_output=True, check=True
+    )
+    assert told.stdout.decode().split()[0] == read_manifest(tmp_path / "corpus").id
 
 
 @pytest.mark.parametrize(
