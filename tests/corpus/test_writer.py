@@ -414,6 +414,18 @@ def test_an_unfinished_corpus_of_another_configuration_is_refused(
         prepare([raw], tmp_path / "corpus", other, progress=False)
 
 
+def test_an_attempt_that_prepared_nothing_leaves_the_configuration_free(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    out = tmp_path / "corpus"
+    with pytest.raises(BergerError, match="no dask scheduler answers"):
+        prepare([raw], out, config, executor="dask", scheduler="tcp://127.0.0.1:9", progress=False)
+    assert (out / ".staging").is_dir()
+    other = config.model_copy(update={"reference": "average"})
+    assert prepare([raw], out, other, progress=False).ok == 6
+    assert open_corpus(out).manifest.preprocessing == other
+
+
 def test_preparing_imports_no_torch() -> None:
     code = "import sys, berger.corpus.writer; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

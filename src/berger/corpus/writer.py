@@ -249,10 +249,10 @@ def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
         if problems := misfits(out, manifest.shards, content=False):
             raise BergerError(f"{problems[0]}; restore it, or prepare into another folder.")
         standing = manifest.preprocessing
-    elif begun.is_file():
+    elif begun.is_file() and set(begun.parent.glob("*.json")) - {begun}:
         standing = PreprocessingConfig.model_validate_json(begun.read_bytes())
     elif begun.parent.exists():
-        shutil.rmtree(begun.parent)  # of whatever configuration
+        shutil.rmtree(begun.parent)  # nothing is prepared yet: of whatever configuration
     if standing is not None and standing != config:
         differences = ", ".join(
             f"{name} is {there!r} there and {here!r} here"
