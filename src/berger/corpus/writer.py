@@ -283,8 +283,9 @@ def _tasks(
         same = entry is not None and sources.is_same(recording, path, entry.row)
         if recording in settled and settled[recording].is_ok and not same:
             raise BergerError(
-                f"{path}: has changed since it was prepared into {out}, or is another file of the "
-                "same name; restore or rename it, or prepare into another folder."
+                f"{path}: has changed since it was prepared into {out} (it, or a table or another "
+                "file that belongs to it), or is another file of the same name; restore or rename "
+                "it, or prepare into another folder."
             )
         if not same or entry is None or entry.row["status"] == "failed":
             staging = (out / STAGING).absolute()
