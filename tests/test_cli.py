@@ -427,7 +427,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
         ("prepare {empty}/no.edf --out {out}", "{empty}/no.edf: does not exist; correct the path."),
         ("prepare --out {out}", "prepare: no recordings given; name files or folders before --out"),
         ("prepare {raw}", "--out requires an argument"),
-        ("prepare {raw} --out {task}", "{task}: cannot be written"),
+        ("prepare {raw} --out {task}", "{task}: is a file, but the corpus needs a folder; choose"),
         ("prepare {raw} --out {raw}", "{raw}: is not empty and no corpus; choose another folder."),
         ("prepare {raw} --out {out} --workers -1", 'Invalid value "-1" for --workers'),
         ("prepare {raw} --out {out} --executor dask", "of its scheduler (tcp://HOST:PORT) go toge"),

@@ -211,8 +211,24 @@ def test_a_folder_with_something_else_is_refused(
     (tmp_path / "thesis" / "chapter.txt").write_text("1")
     with pytest.raises(BergerError, match="is not empty and no corpus"):
         prepare([raw], tmp_path / "thesis", config, progress=False)
-    with pytest.raises(BergerError, match="cannot be written"):
-        prepare([raw], tmp_path / "thesis" / "chapter.txt", config, progress=False)
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "chapter.txt").write_text("1")
+    for out in (tmp_path / "chapter.txt", tmp_path / "chapter.txt" / "corpus"):
+        with pytest.raises(BergerError, match=r"chapter\.txt: is a file, but the corpus needs a"):
+            prepare([raw], out, config, progress=False)
+    assert (tmp_path / "chapter.txt").read_text() == "1"
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "corpus" / ".lock").mkdir(parents=True)
+    with pytest.raises(BergerError, match="corpus: cannot be written"):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
 
 
 def test_no_workers_are_refused(raw: Path, tmp_path: Path, config: PreprocessingConfig) -> None:

@@ -213,6 +213,8 @@ def prepare(
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold the corpus's folder alone, and say so when it cannot be written."""
+    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
+        raise BergerError(f"{file}: is a file, but the corpus needs a folder; choose another name.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in out.iterdir()}
