@@ -193,3 +193,9 @@ def test_the_room_imports_on_demand() -> None:
         _ = berger.corpus.shards  # type: ignore[attr-defined]
     code = "import sys, berger.corpus; sys.exit('torch' in sys.modules or 'mne' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_benchmark_of_reads_says_how_it_is_called() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "corpus_reads.py"
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, check=True)
+    assert b"usage: corpus_reads.py [-h] [CORPUS]" in told.stdout
