@@ -172,7 +172,50 @@ def test_added_files_extend_the_corpus(
     assert table.set_index("recording").loc[row["recording"]].equals(row.iloc[1:])
 
     only_new = prepare([raw / "a-new_eeg.edf"], out, config, progress=False)
-    assert (only_new.prepared, only_new.ok) == (1, 9)  # given as a file it has another id
+    assert (only_new.prepared, only_new.ok, only_new.rejected) == (1, 8, 1)  # it has two ids
+
+
+def test_of_equal_files_one_is_kept_whatever_ends_first(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, files: Files
+) -> None:
+    first, again = raw / "sub-0" / "sub-0_ses-0_eeg.edf", raw / "sub-0" / "sub-0_ses-2_eeg.edf"
+    shutil.copy(first, again)
+    for workers in (1, 2):
+        summary = prepare([raw], tmp_path / f"{workers}", config, workers=workers, progress=False)
+        assert (summary.ok, summary.rejected, summary.failed) == (6, 1, 1)
+    one = files(tmp_path / "1")
+    assert one == files(tmp_path / "2")
+    reason = "raw/sub-0/sub-0_ses-2_eeg.edf: is the same file as raw/sub-0/sub-0_ses-0_eeg.edf; "
+    assert summary.failures[0].reason.startswith(reason)
+    corpus = open_corpus(tmp_path / "1")
+    assert len(corpus.stretches["recording"].unique()) == 6
+    assert verify_corpus(tmp_path / "1") == []
+    before = files(tmp_path / "1")
+    assert prepare([raw], tmp_path / "1", config, progress=False).prepared == 0
+    assert files(tmp_path / "1") == before
+
+    with killed_at(10**6) as made:
+        prepare([raw], tmp_path / "counted", config, progress=False)
+    for n_changes in range(made[0] - 25, made[0], 3):
+        with killed_at(n_changes), pytest.raises(Killed):
+            prepare([raw], tmp_path / f"killed{n_changes}", config, progress=False)
+        prepare([raw], tmp_path / f"killed{n_changes}", config, progress=False)
+        assert files(tmp_path / f"killed{n_changes}") == one, f"after {n_changes} changes"
+
+
+def test_a_file_in_the_corpus_is_kept_before_its_twin_whatever_their_ids(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    out = tmp_path / "corpus"
+    prepare([raw], out, config, progress=False)
+    shards = open_corpus(out).manifest.shards
+    (tmp_path / "a").mkdir()
+    shutil.copy(raw / "sub-2" / "sub-2_ses-0_eeg.edf", tmp_path / "a" / "b.edf")
+    summary = prepare([tmp_path / "a"], out, config, progress=False)
+    assert (summary.ok, summary.rejected) == (6, 1)
+    assert summary.failures[0].reason.startswith("a/b.edf: is the same file as raw/sub-2/sub-2_")
+    assert open_corpus(out).manifest.shards == shards
+    assert prepare([tmp_path / "a", raw], out, config, progress=False).prepared == 0
 
 
 def test_another_configuration_is_refused_with_the_difference(
@@ -392,7 +435,7 @@ def test_killed_for_real_it_leaves_no_worker_and_continues(
 ) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 2**30)  # as in the other process
     for seed in range(60):
-        write_recording(raw / f"more_{seed}.edf", seed)
+        write_recording(raw / f"more_{seed}.edf", 100 + seed)
     script = tmp_path / "script.py"
     script.write_text(PREPARE)
     out = tmp_path / "killed"

@@ -42,7 +42,7 @@ SHORTEST_STRETCH = 1.0
 RECORDING_COLUMNS = pa.schema(
     {
         "recording": pa.string(),  # id: path from the parent of the folder that was given
-        "status": pa.string(),  # ok | failed (could not be read) | rejected (by configuration)
+        "status": pa.string(),  # ok | failed (not read) | rejected (by configuration, as a twin)
         "reason": pa.string(),  # why not ok
         "subject": pa.string(),
         "subject_source": pa.string(),  # pattern | bids | header | file name

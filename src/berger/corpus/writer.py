@@ -119,7 +119,8 @@ def prepare(
 
     A finished corpus is extended by the files that are not in it yet: shards are added, those
     that stand are not touched. Files that failed are tried again. Recordings that are in the
-    corpus but not among `paths` stay.
+    corpus but not among `paths` stay. Of files of equal content one is kept, the others are
+    rejected.
 
     The same files and configuration, prepared at once, give the same bytes, but for the log
     ``prepare.jsonl``.
@@ -182,7 +183,7 @@ def prepare(
         done, seconds_read = _process(out, tasks, results, progress)
         latest = {name: done.get(name) or _latest(out, name, settled) for name, _ in found}
         entries = settled | {name: entry for name, entry in latest.items() if entry}
-        entries = dict(sorted(entries.items()))
+        entries = _without_twins(dict(sorted(entries.items())))
         if not any(entry.is_ok for entry in entries.values()):
             shutil.rmtree(out / STAGING)
             raise _nothing_usable(out, entries)
@@ -349,6 +350,26 @@ def _process(
             with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
     return done, seconds
+
+
+def _without_twins(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Reject a file that is in the corpus under another id, as after copying or giving it twice.
+
+    What is in a shard stays, else the first by id. The shards of a preparation that was killed
+    hold the first ids, so that running again decides alike.
+    """
+    kept: dict[str, str] = {}
+    result = dict(entries)
+    for recording, entry in sorted(entries.items(), key=lambda item: not item[1].row["shard"]):
+        content = entry.row.get("source_sha256")
+        if not entry.is_ok or content is None:
+            continue
+        twin = kept.setdefault(content, recording)
+        if twin != recording and not entry.row["shard"]:
+            reason = f"{recording}: is the same file as {twin}; remove or correct one of them."
+            none = {"status": "rejected", "reason": reason, "n_times": 0, "seconds_kept": 0.0}
+            result[recording] = Entry(entry.row | none | {"scale": None}, [])
+    return result
 
 
 def _failures(entries: dict[str, Entry]) -> tuple[Failure, ...]:
