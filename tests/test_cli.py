@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -685,3 +686,21 @@ def test_any_refusal_has_status_2(
 ) -> None:
     monkeypatch.setattr(cli, "shipped_configs", fail(BergerError("no.")))
     assert refused("configs") == "no."
+
+
+def test_subjects_of_several_folders_are_told(
+    run: Run, tiny_recordings: Path, tmp_path: Path
+) -> None:
+    files = sorted(tiny_recordings.rglob("*.edf"))[:2]
+    for site, file in zip("AB", files, strict=True):
+        (tmp_path / site).mkdir()
+        shutil.copy(file, tmp_path / site / "s01.edf")
+    common = ("--sfreq", 100, "--highpass=1", "--lowpass", 40, "--max-amplitude", "null")
+    given = ("prepare", tmp_path / "A", tmp_path / "B", *common, "--workers", 1)
+    told = run(*given, "--out", tmp_path / "corpus")
+    assert "2 recordings of 1 subjects" in told.out
+    assert "berger: several folders (A, B) have recordings of the same subjects (s01)," in told.err
+    (cure,) = re.findall(r"e\.g\. '(.*)'", told.err)
+    cured = run(*given, "--subject_pattern", cure, "--out", tmp_path / "cured")
+    assert "2 recordings of 2 subjects" in cured.out
+    assert "several folders" not in cured.err

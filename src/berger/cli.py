@@ -155,6 +155,8 @@ def prepare(
             "is taken as a person of its own; if one person has several, set --subject_pattern.",
             file=sys.stderr,
         )
+    if summary.shared_subjects:
+        _tell_shared_subjects(summary.shared_subjects)
     common.say(str(summary))
 
 
@@ -553,3 +555,19 @@ def _tell_failures(reasons: Sequence[str]) -> None:
         print(f"berger: left out {reason}", file=sys.stderr)
     if len(reasons) > MOST_FAILURES:
         print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)
+
+
+def _tell_shared_subjects(shared: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Say on stderr which subjects several folders have; of very many, the first."""
+    subjects = [subject for subject, _ in shared]
+    folders = sorted({folder for _, several in shared for folder in several})
+    codes, places = (
+        ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+        for names in (subjects, folders)
+    )
+    print(
+        f"berger: several folders ({places}) have recordings of the same subjects ({codes}), and "
+        "each of these is taken as one person; if they are different people, set --subject_pattern "
+        r"so that it takes the folder too, e.g. '(?P<subject>[^/]+/s\d+)'.",
+        file=sys.stderr,
+    )

@@ -203,6 +203,39 @@ def test_of_equal_files_one_is_kept_whatever_ends_first(
         assert files(tmp_path / f"killed{n_changes}") == one, f"after {n_changes} changes"
 
 
+def test_subjects_that_several_folders_have_are_told(
+    tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    for seed, name in enumerate(
+        ["A/s01.edf", "A/day2/s01.edf", "B/s01_x.edf", "B/s02.edf", "C/s02_y.edf", "C/s03.edf"]
+    ):
+        write_recording(tmp_path / name, seed)
+    for seed, site in enumerate(["R1", "R2"]):
+        folder = tmp_path / "bids" / site
+        write_recording(folder / "sub-01" / "eeg" / f"sub-01_task-{site}_eeg.edf", 50 + seed)
+        write_recording(folder / f"sub-{seed + 5}" / "eeg" / f"sub-{seed + 5}_eeg.edf", 60 + seed)
+        (folder / "dataset_description.json").write_text("{}")
+
+    def shared(*given: str, **options: object) -> dict[str, tuple[str, ...]]:
+        out = tmp_path / "corpora" / "-".join([*given, *options]).replace("/", "_")
+        paths = [tmp_path / name for name in given]
+        changed = config.model_copy(update=options)
+        return dict(prepare(paths, out, changed, progress=False).shared_subjects)
+
+    assert shared("A") == shared("C") == {}
+    assert shared("A", "B", "C") == {"s01": ("A", "B"), "s02": ("B", "C")}
+    assert shared("bids") == {"sub-01": ("bids/R1", "bids/R2")}
+    assert shared("A/s01.edf", "B/s01_x.edf") == {"s01": ("A", "B")}
+    assert shared("A/s01.edf", "A") == {}
+    alone = [f"bids/{root}/sub-01/eeg/sub-01_task-{root}_eeg.edf" for root in ("R1", "R2")]
+    assert shared(*alone) == {"sub-01": ("R1", "R2")}
+    assert shared("B/s01_x.edf", "B/s02.edf") == {}
+    assert shared("A", "B", subject_pattern=r"(?P<subject>[^/]+/s\d+)") == {}
+    out = tmp_path / "corpora" / "A"
+    extended = prepare([tmp_path / "B"], out, config, progress=False)
+    assert extended.shared_subjects == (("s01", ("A", "B")),)
+
+
 def test_a_file_in_the_corpus_is_kept_before_its_twin_whatever_their_ids(
     raw: Path, tmp_path: Path, config: PreprocessingConfig
 ) -> None:

@@ -76,6 +76,9 @@ class PreparationSummary:
         Seconds of recording prepared per second.
     unknown_people : int
         Recordings that do not tell who was recorded; each counts as a subject.
+    shared_subjects : tuple of (str, tuple of str)
+        Subjects whose recordings come from several of the folders that were given, or from several
+        BIDS roots, and these; empty if the configuration says by `subject_pattern` who is who.
     failures : tuple of Failure
         Every failed or rejected file of the corpus.
     """
@@ -90,6 +93,7 @@ class PreparationSummary:
     seconds: float
     rate: float
     unknown_people: int
+    shared_subjects: tuple[tuple[str, tuple[str, ...]], ...]
     failures: tuple[Failure, ...]
 
     def __str__(self) -> str:
@@ -207,6 +211,7 @@ def prepare(
         unknown_people=sum(
             entry.is_ok and entry.row["subject_source"] == "file name" for entry in entries.values()
         ),
+        shared_subjects=() if config.subject_pattern else _shared_subjects(entries, dict(found)),
         failures=_failures(entries),
     )
 
@@ -370,6 +375,27 @@ def _without_twins(entries: dict[str, Entry]) -> dict[str, Entry]:
             none = {"status": "rejected", "reason": reason, "n_times": 0, "seconds_kept": 0.0}
             result[recording] = Entry(entry.row | none | {"scale": None}, [])
     return result
+
+
+def _shared_subjects(
+    entries: dict[str, Entry], paths: dict[str, Path]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Find the subjects that several folders have, each perhaps with another person in mind."""
+    places: dict[str, set[str]] = {}
+    for recording, entry in entries.items():
+        folders, subject = recording.split("/")[:-1], entry.row["subject"]
+        alone = not folders and recording in paths  # given by itself: the folder it is in
+        above = [as_text(part) for part in paths[recording].parts[:-1]] if alone else folders
+        if not entry.is_ok or not above:
+            continue
+        if entry.row["subject_source"] == "bids" and subject in above:
+            above = above[: above.index(subject)]
+            place = above[-1:] if alone else above
+        else:
+            place = above[-1:] if alone else above[:1]
+        places.setdefault(subject, set()).add("/".join(place))
+    several = {subject: sorted(roots) for subject, roots in places.items() if len(roots) > 1}
+    return tuple((subject, tuple(several[subject])) for subject in sorted(several))
 
 
 def _failures(entries: dict[str, Entry]) -> tuple[Failure, ...]:
