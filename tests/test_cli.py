@@ -704,3 +704,15 @@ def test_subjects_of_several_folders_are_told(
     cured = run(*given, "--subject_pattern", cure, "--out", tmp_path / "cured")
     assert "2 recordings of 2 subjects" in cured.out
     assert "several folders" not in cured.err
+
+
+def test_info_says_hours_by_site(run: Run, tiny_recordings: Path, tmp_path: Path) -> None:
+    first = sorted(tiny_recordings.rglob("*.edf"))[0]
+    common = ("--sfreq", 100, "--highpass=1", "--lowpass", 40, "--max-amplitude", "null")
+    pattern = "(?P<site>[^/]+)/(?P<subject>[^/]+)$"
+    for given in ((), ("--subject_pattern", pattern)):
+        out = tmp_path / f"corpus{len(given)}"
+        run("prepare", first, "--out", out, *common, *given, "--workers", 1)
+        hours = open_corpus(out).hours
+        line = f"site        {first.parent.name}: {hours:.2f} hours\n"
+        assert (line in run("corpus", "info", out).out) == bool(given)

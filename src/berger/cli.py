@@ -181,6 +181,9 @@ def info(corpus: str, *, common: Common = Common()) -> None:
         f"rate        {opened.manifest.preprocessing.sfreq:g} Hz",
     ]
     lines += [
+        f"site        {site}: {hours:.2f} hours" for site, hours in opened.hours_by_site.items()
+    ]
+    lines += [
         f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
         for montage in opened.manifest.montages
     ]

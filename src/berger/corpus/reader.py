@@ -159,6 +159,14 @@ class Corpus:
         """Length of all usable stretches."""
         return self.manifest.counts.seconds_kept / 3600
 
+    @property
+    def hours_by_site(self) -> dict[str, float]:
+        """Usable hours of each site, "unknown" last; empty if no recording tells its site."""
+        ok = self.recordings[self.recordings["status"] == "ok"]
+        hours: dict[str, float] = (ok.groupby("site")["seconds_kept"].sum() / 3600).to_dict()
+        unknown = ok["seconds_kept"][ok["site"].isna()].sum() / 3600
+        return hours | {"unknown": float(unknown)} if hours and unknown else hours
+
     def read(self, recording: str, start: int, n_times: int) -> npt.NDArray[np.float32]:
         """Read any piece of a recording, usable or not.
 
