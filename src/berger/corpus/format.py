@@ -147,8 +147,19 @@ class CorpusManifest(Config):
 
     def identified(self) -> Self:
         """Return the manifest with the id that its content has."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"id"}), sort_keys=True)
-        return self.model_copy(update={"id": hashlib.sha256(content.encode()).hexdigest()})
+        return self.model_copy(update={"id": self._content_id()})
+
+    @property
+    def is_as_written(self) -> bool:
+        """Whether what was read has the id that stands there.
+
+        What an earlier Berger did not write is not counted, whatever it is by default today.
+        """
+        return self._content_id(exclude_unset=True) == self.id
+
+    def _content_id(self, *, exclude_unset: bool = False) -> str:
+        content = self.model_dump(mode="json", exclude={"id"}, exclude_unset=exclude_unset)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> CorpusManifest:

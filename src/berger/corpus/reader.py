@@ -88,7 +88,7 @@ def verify_corpus(folder: str | Path, *, progress: bool = True) -> list[str]:
         problems = misfits_at(folder, files, progress=progress)
     else:
         problems = misfits(folder, files)
-    if manifest.identified().id != manifest.id:
+    if not manifest.is_as_written:
         problems.append(f"{folder}: the manifest has changed, its id is not that of its content")
     return [f"{problem}." for problem in problems]
 
