@@ -15,11 +15,11 @@ costs several times as much. Some sandboxes always count 0.
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import resource
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -168,8 +168,13 @@ def compare(corpus: Corpus, seconds: float, folder: Path) -> None:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("corpus", nargs="?", metavar="CORPUS", help="a folder made by prepare")
+    given = parser.parse_args().corpus
     with tempfile.TemporaryDirectory() as folder:
-        corpus = open_corpus(sys.argv[1]) if sys.argv[1:] else make_corpus(Path(folder))
+        corpus = open_corpus(given) if given else make_corpus(Path(folder))
         print(corpus)
         for seconds in (4.0, 10.0, 30.0):
             with tempfile.TemporaryDirectory() as pickles:

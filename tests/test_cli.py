@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -427,7 +428,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
         ("prepare {empty}/no.edf --out {out}", "{empty}/no.edf: does not exist; correct the path."),
         ("prepare --out {out}", "prepare: no recordings given; name files or folders before --out"),
         ("prepare {raw}", "--out requires an argument"),
-        ("prepare {raw} --out {task}", "{task}: cannot be written"),
+        ("prepare {raw} --out {task}", "{task}: is a file, but the corpus needs a folder; choose"),
         ("prepare {raw} --out {raw}", "{raw}: is not empty and no corpus; choose another folder."),
         ("prepare {raw} --out {out} --workers -1", 'Invalid value "-1" for --workers'),
         ("prepare {raw} --out {out} --executor dask", "of its scheduler (tcp://HOST:PORT) go toge"),
@@ -685,3 +686,33 @@ def test_any_refusal_has_status_2(
 ) -> None:
     monkeypatch.setattr(cli, "shipped_configs", fail(BergerError("no.")))
     assert refused("configs") == "no."
+
+
+def test_subjects_of_several_folders_are_told(
+    run: Run, tiny_recordings: Path, tmp_path: Path
+) -> None:
+    files = sorted(tiny_recordings.rglob("*.edf"))[:2]
+    for site, file in zip("AB", files, strict=True):
+        (tmp_path / site).mkdir()
+        shutil.copy(file, tmp_path / site / "s01.edf")
+    common = ("--sfreq", 100, "--highpass=1", "--lowpass", 40, "--max-amplitude", "null")
+    given = ("prepare", tmp_path / "A", tmp_path / "B", *common, "--workers", 1)
+    told = run(*given, "--out", tmp_path / "corpus")
+    assert "2 recordings of 1 subjects" in told.out
+    assert "berger: several folders (A, B) have recordings of the same subjects (s01)," in told.err
+    (cure,) = re.findall(r"e\.g\. '(.*)'", told.err)
+    cured = run(*given, "--subject_pattern", cure, "--out", tmp_path / "cured")
+    assert "2 recordings of 2 subjects" in cured.out
+    assert "several folders" not in cured.err
+
+
+def test_info_says_hours_by_site(run: Run, tiny_recordings: Path, tmp_path: Path) -> None:
+    first = sorted(tiny_recordings.rglob("*.edf"))[0]
+    common = ("--sfreq", 100, "--highpass=1", "--lowpass", 40, "--max-amplitude", "null")
+    pattern = "(?P<site>[^/]+)/(?P<subject>[^/]+)$"
+    for given in ((), ("--subject_pattern", pattern)):
+        out = tmp_path / f"corpus{len(given)}"
+        run("prepare", first, "--out", out, *common, *given, "--workers", 1)
+        hours = open_corpus(out).hours
+        line = f"site        {first.parent.name}: {hours:.2f} hours\n"
+        assert (line in run("corpus", "info", out).out) == bool(given)

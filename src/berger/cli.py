@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
 import sys
@@ -154,6 +155,8 @@ def prepare(
             "is taken as a person of its own; if one person has several, set --subject_pattern.",
             file=sys.stderr,
         )
+    if summary.shared_subjects:
+        _tell_shared_subjects(summary.shared_subjects)
     common.say(str(summary))
 
 
@@ -176,6 +179,9 @@ def info(corpus: str, *, common: Common = Common()) -> None:
         f"subjects    {len(opened.subjects)}",
         f"hours       {opened.hours:.2f} usable, {counts.seconds_dropped / 3600:.2f} dropped",
         f"rate        {opened.manifest.preprocessing.sfreq:g} Hz",
+    ]
+    lines += [
+        f"site        {site}: {hours:.2f} hours" for site, hours in opened.hours_by_site.items()
     ]
     lines += [
         f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
@@ -464,6 +470,8 @@ def configs(*, common: Common = Common()) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command: exit status 0 done, 2 the request cannot be done, 1 a fault of ours."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr has it: "µV" must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         tokens, overrides = _take_overrides(given)
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
@@ -567,3 +575,19 @@ def _tell_failures(reasons: Sequence[str]) -> None:
         print(f"berger: left out {reason}", file=sys.stderr)
     if len(reasons) > MOST_FAILURES:
         print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)
+
+
+def _tell_shared_subjects(shared: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Say on stderr which subjects several folders have; of very many, the first."""
+    subjects = [subject for subject, _ in shared]
+    folders = sorted({folder for _, several in shared for folder in several})
+    codes, places = (
+        ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
+        for names in (subjects, folders)
+    )
+    print(
+        f"berger: several folders ({places}) have recordings of the same subjects ({codes}), and "
+        "each of these is taken as one person; if they are different people, set --subject_pattern "
+        r"so that it takes the folder too, e.g. '(?P<subject>[^/]+/s\d+)'.",
+        file=sys.stderr,
+    )

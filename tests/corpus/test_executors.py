@@ -190,7 +190,7 @@ def cluster(running_cluster: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def many(raw: Path, write_recording: Callable[..., None]) -> Path:
     for seed in range(60):
-        write_recording(raw / f"more_{seed}.edf", seed)
+        write_recording(raw / f"more_{seed}.edf", 100 + seed)
     return raw
 
 

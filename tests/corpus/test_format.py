@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from berger.corpus import Corpus
+from berger.corpus import Corpus, prepare, verify_corpus
 from berger.corpus.format import LARGEST_VALUE, quantise, read_manifest
 from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
 
 
 @given(
@@ -69,6 +73,35 @@ def test_the_manifest_names_its_content(corpus: Corpus) -> None:
     assert other.identified().id != manifest.id
     with pytest.raises(ValueError, match="frozen"):
         manifest.id = ""  # type: ignore[misc]
+
+
+def test_the_id_can_be_computed_as_the_format_says(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    page = Path(__file__).parents[2] / "docs" / "corpus-format.md"
+    (command,) = re.findall(r"^    (.*sha256sum)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    species = 'ἵππος, "𝄞"\n'  # escaped, one with two code units
+    config = config.model_copy(update={"species": species, "max_amplitude": 1e16})
+    prepare([raw], tmp_path / "corpus", config, progress=False)
+    told = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path / "corpus", capture_output=True, check=True
+    )
+    assert told.stdout.decode().split()[0] == read_manifest(tmp_path / "corpus").id
+
+
+def test_a_manifest_from_before_an_option_was_added_is_as_written(corpus: Corpus) -> None:
+    path = corpus.folder / "manifest.json"
+    content = json.loads(path.read_text())
+    del content["preprocessing"]["max_noise"], content["id"]
+    text = json.dumps(content, sort_keys=True)
+    content["id"] = hashlib.sha256(text.encode()).hexdigest()
+    path.write_text(json.dumps(content))
+    assert verify_corpus(corpus.folder) == []
+    content["preprocessing"]["sfreq"] = 129.0
+    path.write_text(json.dumps(content))
+    assert verify_corpus(corpus.folder) == [
+        f"{corpus.folder}: the manifest has changed, its id is not that of its content."
+    ]
 
 
 @pytest.mark.parametrize(

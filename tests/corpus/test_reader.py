@@ -193,3 +193,23 @@ def test_the_room_imports_on_demand() -> None:
         _ = berger.corpus.shards  # type: ignore[attr-defined]
     code = "import sys, berger.corpus; sys.exit('torch' in sys.modules or 'mne' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_hours_by_site(
+    raw: Path, corpus: Corpus, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    assert corpus.hours_by_site == {}
+    pattern = r"(?P<subject>sub-\d)/(sub-(?P<site>[01]))?"
+    config = config.model_copy(update={"subject_pattern": pattern})
+    prepare([raw], tmp_path / "sites", config, progress=False)
+    sites = open_corpus(tmp_path / "sites")
+    kept = sites.recordings.groupby("subject")["seconds_kept"].sum() / 3600
+    expected = {"0": kept["sub-0"], "1": kept["sub-1"], "unknown": kept["sub-2"]}
+    assert sites.hours_by_site == pytest.approx(expected)
+    assert [*sites.hours_by_site] == ["0", "1", "unknown"]
+
+
+def test_the_benchmark_of_reads_says_how_it_is_called() -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "corpus_reads.py"
+    told = subprocess.run([sys.executable, script, "--help"], capture_output=True, check=True)
+    assert b"usage: corpus_reads.py [-h] [CORPUS]" in told.stdout

@@ -38,6 +38,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), partial(Handler, directory=str(folder)))
         self.fetched: list[str] = []
         self.breaks_off = ""
+        self.faults = 10**6  # how often it does
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
 
@@ -51,7 +52,10 @@ class Handler(SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.fetched.append(name := self.path.rpartition("/")[2])
-        super().do_GET() if name != self.server.breaks_off else self.break_off()
+        if name != self.server.breaks_off or not self.server.faults:
+            return super().do_GET()
+        self.server.faults -= 1
+        self.break_off()
 
     def break_off(self) -> None:
         path = Path(self.translate_path(self.path))
@@ -69,6 +73,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Keep copies in a folder of the test; forget shards that were opened before."""
     monkeypatch.setenv("BERGER_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("BERGER_CACHE_GB", raising=False)
+    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.0, 0.0))
     monkeypatch.setattr(remote.platformdirs, "user_cache_path", lambda _: tmp_path / "default")
     berger.corpus.windows._opened.cache_clear()
     yield tmp_path / "cache" / "corpora"
@@ -236,6 +241,43 @@ def test_a_server_that_goes_away_is_named(corpus: Corpus, server: Server, cache:
     server.stop()
     with pytest.raises(BergerError, match=rf"{SHARD}: cannot be fetched .*server can be reached"):
         there.read(recording, 0, 10)
+
+
+@pytest.mark.parametrize("file", [SHARD, "manifest.json"])
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_connection_that_fails_a_few_times_is_tried_again(
+    corpus: Corpus,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    file: str,
+    answers: bool,
+) -> None:
+    if not answers:  # closes without a word
+        monkeypatch.setattr(Handler, "break_off", lambda handler: handler.connection.close())
+    monkeypatch.setattr(remote, "PIECE", 1000)  # some are yielded before it breaks off
+    recording = corpus.recordings["recording"][0]
+    server.breaks_off, server.faults = file, 2
+    there = open_corpus(f"{server.url}/corpus", progress=False)
+    np.testing.assert_array_equal(there.read(recording, 5, 100), corpus.read(recording, 5, 100))
+    assert server.faults == 0
+    server.faults = 2
+    assert verify_corpus(f"{server.url}/corpus", progress=False) == []
+
+    server.faults = 1000
+    server.fetched.clear()
+    with pytest.raises(BergerError, match=rf"{file}: cannot be fetched"):
+        _ = [*remote.stream(f"{server.url}/corpus/{file}")]
+    assert 4 <= server.fetched.count(file) <= 8  # aiohttp asks twice where no answer came
+
+
+def test_what_a_server_answers_is_not_asked_again(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Handler, "break_off", lambda handler: handler.send_error(503))
+    server.breaks_off = SHARD
+    with pytest.raises(BergerError, match=rf"{SHARD}: cannot be fetched \(503"):
+        _ = [*remote.stream(f"{server.url}/corpus/{SHARD}")]
+    assert server.fetched == [SHARD]
 
 
 @forks

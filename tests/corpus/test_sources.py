@@ -81,6 +81,21 @@ def test_a_file_of_the_same_size_that_was_replaced_is_noticed(
         prepare([raw], out, config, progress=False)
 
 
+def test_a_change_of_what_belongs_to_a_file_is_told_as_such(
+    tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    root = tmp_path / "root"
+    name = "sub-1_task-rest"
+    write_recording(root / "sub-1" / "eeg" / f"{name}_eeg.edf", seed=0)
+    (root / "dataset_description.json").write_text("{}")
+    events = root / "sub-1" / "eeg" / f"{name}_events.tsv"
+    events.write_text("onset\tduration\ttrial_type\n1.0\t0.5\tblink\n")
+    prepare([root], tmp_path / "corpus", config, progress=False)
+    events.write_text("onset\tduration\ttrial_type\n1.0\t0.5\tstare\n")
+    with pytest.raises(BergerError, match=r"_eeg\.edf: has changed .* \(it, or a table or another"):
+        prepare([root], tmp_path / "corpus", config, progress=False, check_sources=True)
+
+
 def test_what_was_changed_at_the_same_time_is_noticed_where_that_is_asked_for(
     raw: Path, out: Path, config: PreprocessingConfig
 ) -> None:

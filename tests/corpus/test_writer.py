@@ -172,7 +172,83 @@ def test_added_files_extend_the_corpus(
     assert table.set_index("recording").loc[row["recording"]].equals(row.iloc[1:])
 
     only_new = prepare([raw / "a-new_eeg.edf"], out, config, progress=False)
-    assert (only_new.prepared, only_new.ok) == (1, 9)  # given as a file it has another id
+    assert (only_new.prepared, only_new.ok, only_new.rejected) == (1, 8, 1)  # it has two ids
+
+
+def test_of_equal_files_one_is_kept_whatever_ends_first(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, files: Files
+) -> None:
+    first, again = raw / "sub-0" / "sub-0_ses-0_eeg.edf", raw / "sub-0" / "sub-0_ses-2_eeg.edf"
+    shutil.copy(first, again)
+    for workers in (1, 2):
+        summary = prepare([raw], tmp_path / f"{workers}", config, workers=workers, progress=False)
+        assert (summary.ok, summary.rejected, summary.failed) == (6, 1, 1)
+    one = files(tmp_path / "1")
+    assert one == files(tmp_path / "2")
+    reason = "raw/sub-0/sub-0_ses-2_eeg.edf: is the same file as raw/sub-0/sub-0_ses-0_eeg.edf; "
+    assert summary.failures[0].reason.startswith(reason)
+    corpus = open_corpus(tmp_path / "1")
+    assert len(corpus.stretches["recording"].unique()) == 6
+    assert verify_corpus(tmp_path / "1") == []
+    before = files(tmp_path / "1")
+    assert prepare([raw], tmp_path / "1", config, progress=False).prepared == 0
+    assert files(tmp_path / "1") == before
+
+    with killed_at(10**6) as made:
+        prepare([raw], tmp_path / "counted", config, progress=False)
+    for n_changes in range(made[0] - 25, made[0], 3):
+        with killed_at(n_changes), pytest.raises(Killed):
+            prepare([raw], tmp_path / f"killed{n_changes}", config, progress=False)
+        prepare([raw], tmp_path / f"killed{n_changes}", config, progress=False)
+        assert files(tmp_path / f"killed{n_changes}") == one, f"after {n_changes} changes"
+
+
+def test_subjects_that_several_folders_have_are_told(
+    tmp_path: Path, config: PreprocessingConfig, write_recording: Callable[..., None]
+) -> None:
+    for seed, name in enumerate(
+        ["A/s01.edf", "A/day2/s01.edf", "B/s01_x.edf", "B/s02.edf", "C/s02_y.edf", "C/s03.edf"]
+    ):
+        write_recording(tmp_path / name, seed)
+    for seed, site in enumerate(["R1", "R2"]):
+        folder = tmp_path / "bids" / site
+        write_recording(folder / "sub-01" / "eeg" / f"sub-01_task-{site}_eeg.edf", 50 + seed)
+        write_recording(folder / f"sub-{seed + 5}" / "eeg" / f"sub-{seed + 5}_eeg.edf", 60 + seed)
+        (folder / "dataset_description.json").write_text("{}")
+
+    def shared(*given: str, **options: object) -> dict[str, tuple[str, ...]]:
+        out = tmp_path / "corpora" / "-".join([*given, *options]).replace("/", "_")
+        paths = [tmp_path / name for name in given]
+        changed = config.model_copy(update=options)
+        return dict(prepare(paths, out, changed, progress=False).shared_subjects)
+
+    assert shared("A") == shared("C") == {}
+    assert shared("A", "B", "C") == {"s01": ("A", "B"), "s02": ("B", "C")}
+    assert shared("bids") == {"sub-01": ("bids/R1", "bids/R2")}
+    assert shared("A/s01.edf", "B/s01_x.edf") == {"s01": ("A", "B")}
+    assert shared("A/s01.edf", "A") == {}
+    alone = [f"bids/{root}/sub-01/eeg/sub-01_task-{root}_eeg.edf" for root in ("R1", "R2")]
+    assert shared(*alone) == {"sub-01": ("R1", "R2")}
+    assert shared("B/s01_x.edf", "B/s02.edf") == {}
+    assert shared("A", "B", subject_pattern=r"(?P<subject>[^/]+/s\d+)") == {}
+    out = tmp_path / "corpora" / "A"
+    extended = prepare([tmp_path / "B"], out, config, progress=False)
+    assert extended.shared_subjects == (("s01", ("A", "B")),)
+
+
+def test_a_file_in_the_corpus_is_kept_before_its_twin_whatever_their_ids(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    out = tmp_path / "corpus"
+    prepare([raw], out, config, progress=False)
+    shards = open_corpus(out).manifest.shards
+    (tmp_path / "a").mkdir()
+    shutil.copy(raw / "sub-2" / "sub-2_ses-0_eeg.edf", tmp_path / "a" / "b.edf")
+    summary = prepare([tmp_path / "a"], out, config, progress=False)
+    assert (summary.ok, summary.rejected) == (6, 1)
+    assert summary.failures[0].reason.startswith("a/b.edf: is the same file as raw/sub-2/sub-2_")
+    assert open_corpus(out).manifest.shards == shards
+    assert prepare([tmp_path / "a", raw], out, config, progress=False).prepared == 0
 
 
 def test_another_configuration_is_refused_with_the_difference(
@@ -211,8 +287,24 @@ def test_a_folder_with_something_else_is_refused(
     (tmp_path / "thesis" / "chapter.txt").write_text("1")
     with pytest.raises(BergerError, match="is not empty and no corpus"):
         prepare([raw], tmp_path / "thesis", config, progress=False)
-    with pytest.raises(BergerError, match="cannot be written"):
-        prepare([raw], tmp_path / "thesis" / "chapter.txt", config, progress=False)
+
+
+def test_a_file_in_the_place_of_a_folder_is_refused(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "chapter.txt").write_text("1")
+    for out in (tmp_path / "chapter.txt", tmp_path / "chapter.txt" / "corpus"):
+        with pytest.raises(BergerError, match=r"chapter\.txt: is a file, but the corpus needs a"):
+            prepare([raw], out, config, progress=False)
+    assert (tmp_path / "chapter.txt").read_text() == "1"
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    (tmp_path / "corpus" / ".lock").mkdir(parents=True)
+    with pytest.raises(BergerError, match="corpus: cannot be written"):
+        prepare([raw], tmp_path / "corpus", config, progress=False)
 
 
 def test_no_workers_are_refused(raw: Path, tmp_path: Path, config: PreprocessingConfig) -> None:
@@ -376,7 +468,7 @@ def test_killed_for_real_it_leaves_no_worker_and_continues(
 ) -> None:
     monkeypatch.setattr(packing, "SHARD_BYTES", 2**30)  # as in the other process
     for seed in range(60):
-        write_recording(raw / f"more_{seed}.edf", seed)
+        write_recording(raw / f"more_{seed}.edf", 100 + seed)
     script = tmp_path / "script.py"
     script.write_text(PREPARE)
     out = tmp_path / "killed"
@@ -412,6 +504,18 @@ def test_an_unfinished_corpus_of_another_configuration_is_refused(
     other = config.model_copy(update={"reference": "average"})
     with pytest.raises(BergerError, match="reference is 'as recorded' there and 'average' here"):
         prepare([raw], tmp_path / "corpus", other, progress=False)
+
+
+def test_an_attempt_that_prepared_nothing_leaves_the_configuration_free(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig
+) -> None:
+    out = tmp_path / "corpus"
+    with pytest.raises(BergerError, match="no dask scheduler answers"):
+        prepare([raw], out, config, executor="dask", scheduler="tcp://127.0.0.1:9", progress=False)
+    assert (out / ".staging").is_dir()
+    other = config.model_copy(update={"reference": "average"})
+    assert prepare([raw], out, other, progress=False).ok == 6
+    assert open_corpus(out).manifest.preprocessing == other
 
 
 def test_preparing_imports_no_torch() -> None:

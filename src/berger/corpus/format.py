@@ -36,11 +36,13 @@ SMALLEST_STEP, LARGEST_STEP = 1e-6, 0.199
 """µV per count. Half the largest step, float32's own rounding included, is below 0.1 µV."""
 LARGEST_VALUE = LARGEST_STEP * LARGEST_COUNT
 """µV."""
+SHORTEST_STRETCH = 1.0
+"""Seconds; as `berger.preprocessing` has it for what it rejects."""
 
 RECORDING_COLUMNS = pa.schema(
     {
         "recording": pa.string(),  # id: path from the parent of the folder that was given
-        "status": pa.string(),  # ok | failed (could not be read) | rejected (by configuration)
+        "status": pa.string(),  # ok | failed (not read) | rejected (by configuration, as a twin)
         "reason": pa.string(),  # why not ok
         "subject": pa.string(),
         "subject_source": pa.string(),  # pattern | bids | header | file name
@@ -145,8 +147,19 @@ class CorpusManifest(Config):
 
     def identified(self) -> Self:
         """Return the manifest with the id that its content has."""
-        content = json.dumps(self.model_dump(mode="json", exclude={"id"}), sort_keys=True)
-        return self.model_copy(update={"id": hashlib.sha256(content.encode()).hexdigest()})
+        return self.model_copy(update={"id": self._content_id()})
+
+    @property
+    def is_as_written(self) -> bool:
+        """Whether what was read has the id that stands there.
+
+        What an earlier Berger did not write is not counted, whatever it is by default today.
+        """
+        return self._content_id(exclude_unset=True) == self.id
+
+    def _content_id(self, *, exclude_unset: bool = False) -> str:
+        content = self.model_dump(mode="json", exclude={"id"}, exclude_unset=exclude_unset)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> CorpusManifest:
@@ -234,13 +247,13 @@ def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: pa.Schem
 
 
 def quantise(
-    signal: npt.NDArray[np.float64], stretches: Sequence[tuple[int, int]]
+    signal: npt.NDArray[np.float64], stretches: Sequence[tuple[int, int]], shortest: float = 1
 ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.float32], list[tuple[int, int]], int]:
     """Turn microvolts into counts, no sample of a usable stretch off by 0.1 µV or more.
 
     A channel's step is its largest value within usable stretches / 32767. Where that would be
-    too coarse, the samples beyond ±6.5 mV leave the usable stretches. Samples outside of these
-    are clipped.
+    too coarse, the samples beyond ±6.5 mV leave the usable stretches, and so does what they
+    leave shorter than `shortest`. Samples outside of these are clipped.
 
     Parameters
     ----------
@@ -248,6 +261,8 @@ def quantise(
         Microvolts.
     stretches : sequence of (start, stop)
         The usable stretches, in samples.
+    shortest : float
+        Number of samples that a usable stretch must have.
 
     Returns
     -------
@@ -255,20 +270,23 @@ def quantise(
     scale : ndarray of float32, shape (n_chans,)
         Microvolts per count.
     stretches : list of (start, stop)
-        Those given, less the samples out of range.
+        Those given, less the samples out of range, and none below `shortest`.
     n_dropped : int
-        Number of samples that left the stretches.
+        Number of samples out of range.
     """
     usable: list[tuple[int, int]] = []
     peak = np.zeros(len(signal))
+    n_dropped = 0
     for start, stop in stretches:
         height = np.abs(signal[:, start:stop])
         holds = (height <= LARGEST_VALUE).all(0)  # False for NaN
         # Each stretch on its own: two that touch are apart for a reason, e.g. a gap in time.
-        edges = np.flatnonzero(np.diff(holds, prepend=False, append=False)) + start
-        usable += [(int(first), int(last)) for first, last in edges.reshape(-1, 2)]
-        peak = np.maximum(peak, height.max(1, where=holds, initial=0))
-    n_dropped = sum(b - a for a, b in stretches) - sum(b - a for a, b in usable)
+        edges = np.flatnonzero(np.diff(holds, prepend=False, append=False))
+        n_dropped += int(np.count_nonzero(~holds))
+        for first, last in edges.reshape(-1, 2).tolist():
+            if last - first >= shortest:
+                usable.append((start + first, start + last))
+                peak = np.maximum(peak, height[:, first:last].max(1))
 
     # The smallest step serves a silent channel, whose peak says nothing.
     scale = np.clip(peak / LARGEST_COUNT, SMALLEST_STEP, LARGEST_STEP).astype(np.float32)

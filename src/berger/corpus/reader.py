@@ -88,7 +88,7 @@ def verify_corpus(folder: str | Path, *, progress: bool = True) -> list[str]:
         problems = misfits_at(folder, files, progress=progress)
     else:
         problems = misfits(folder, files)
-    if manifest.identified().id != manifest.id:
+    if not manifest.is_as_written:
         problems.append(f"{folder}: the manifest has changed, its id is not that of its content")
     return [f"{problem}." for problem in problems]
 
@@ -158,6 +158,14 @@ class Corpus:
     def hours(self) -> float:
         """Length of all usable stretches."""
         return self.manifest.counts.seconds_kept / 3600
+
+    @property
+    def hours_by_site(self) -> dict[str, float]:
+        """Usable hours of each site, "unknown" last; empty if no recording tells its site."""
+        ok = self.recordings[self.recordings["status"] == "ok"]
+        hours: dict[str, float] = (ok.groupby("site")["seconds_kept"].sum() / 3600).to_dict()
+        unknown = ok["seconds_kept"][ok["site"].isna()].sum() / 3600
+        return hours | {"unknown": float(unknown)} if hours and unknown else hours
 
     def read(self, recording: str, start: int, n_times: int) -> npt.NDArray[np.float32]:
         """Read any piece of a recording, usable or not.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http import HTTPStatus
@@ -29,6 +30,8 @@ from berger.files import written_whole
 CACHE, CACHE_GB = "BERGER_CACHE", "BERGER_CACHE_GB"
 PIECE = 2**24
 """Bytes that are asked for at once."""
+PAUSES = (0.5, 1.0, 2.0)
+"""Seconds before each further attempt when a connection fails."""
 
 
 def is_remote(place: str | Path) -> bool:
@@ -127,6 +130,9 @@ def misfits_at(url: str, entries: Iterable[FileEntry], *, progress: bool = False
 def stream(url: str, *, progress: bool = False) -> Iterator[bytes]:
     """Yield the content of a file on a server piece by piece.
 
+    If the connection fails it is tried again, `PAUSES` apart; what was yielded is not yielded
+    again.
+
     Raises
     ------
     FileNotFoundError
@@ -134,44 +140,68 @@ def stream(url: str, *, progress: bool = False) -> Iterator[bytes]:
     BergerError
         If it cannot be read for any other reason.
     """
+    n_yielded = 0
+    for pause in (*PAUSES, None):
+        try:
+            for piece in _pieces(url, n_yielded, progress):
+                n_yielded += len(piece)
+                yield piece
+            return
+        except ImportError as error:
+            raise BergerError(
+                f"{url}: {error}; `pip install 'berger[remote]'` brings what s3:// and gs:// need."
+            ) from error
+        # Each kind of server has a library with errors of its own.
+        except Exception as error:
+            cause = error.__cause__ or error
+            if pause is not None and any(isinstance(x, _FAULTS) for x in (error, cause)):
+                time.sleep(pause)
+                continue
+            # of HTTP, fsspec says so of every failure, e.g. when the server does not answer
+            if isinstance(error, FileNotFoundError) and not (
+                isinstance(cause, aiohttp.ClientError | TimeoutError)
+                and getattr(cause, "status", None) != HTTPStatus.NOT_FOUND
+            ):
+                raise
+            reason = " ".join(str(cause).split()) or type(cause).__name__
+            raise BergerError(
+                f"{url}: cannot be fetched ({reason}); see that the address is right and the "
+                "server can be reached."
+            ) from error
+
+
+_FAULTS = (
+    aiohttp.ClientConnectionError,
+    aiohttp.ClientPayloadError,  # broken off
+    ConnectionError,
+    TimeoutError,
+)
+"""Of a connection."""
+
+
+def _pieces(url: str, n_known: int, progress: bool) -> Iterator[bytes]:
+    """Yield what a file on a server holds after its first `n_known` bytes, in one attempt."""
     protocol = url.partition("://")[0]
     web = protocol in ("http", "https")
-    try:
-        system, path = fsspec.core.url_to_fs(url, **(_web_options(protocol) if web else {}))
-        # not every web server gives parts of a file; 0 asks for the whole in one answer
-        with (
-            system.open(path, "rb", block_size=0 if web else PIECE, cache_type="none") as file,
-            tqdm(
-                total=system.size(path) if progress else None,
-                unit="B",
-                unit_scale=True,
-                desc=url.rpartition("/")[2],
-                leave=False,
-                disable=not progress,
-                file=sys.stderr,
-            ) as bar,
-        ):
-            while piece := file.read(PIECE):
-                bar.update(len(piece))
-                yield piece
-    except ImportError as error:
-        raise BergerError(
-            f"{url}: {error}; `pip install 'berger[remote]'` brings what s3:// and gs:// need."
-        ) from error
-    # Each kind of server has a library with errors of its own.
-    except Exception as error:
-        cause = error.__cause__ or error
-        # of HTTP, fsspec says so of every failure, e.g. when the server does not answer
-        if isinstance(error, FileNotFoundError) and not (
-            isinstance(cause, aiohttp.ClientError | TimeoutError)
-            and getattr(cause, "status", None) != HTTPStatus.NOT_FOUND
-        ):
-            raise
-        reason = " ".join(str(cause).split()) or type(cause).__name__
-        raise BergerError(
-            f"{url}: cannot be fetched ({reason}); see that the address is right and the server "
-            "can be reached."
-        ) from error
+    system, path = fsspec.core.url_to_fs(url, **(_web_options(protocol) if web else {}))
+    # not every web server gives parts of a file; 0 asks for the whole in one answer
+    with (
+        system.open(path, "rb", block_size=0 if web else PIECE, cache_type="none") as file,
+        tqdm(
+            total=system.size(path) if progress else None,
+            unit="B",
+            unit_scale=True,
+            desc=url.rpartition("/")[2],
+            leave=False,
+            disable=not progress,
+            file=sys.stderr,
+        ) as bar,
+    ):
+        while piece := file.read(PIECE):
+            bar.update(len(piece))
+            if new := piece[n_known:]:
+                yield new
+            n_known = max(n_known - len(piece), 0)
 
 
 def _web_options(protocol: str) -> dict[str, Any]:

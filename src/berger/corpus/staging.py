@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
+import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +15,13 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from berger.corpus.format import LARGEST_STEP, LARGEST_VALUE, RECORDING_COLUMNS, quantise
+from berger.corpus.format import (
+    LARGEST_STEP,
+    LARGEST_VALUE,
+    RECORDING_COLUMNS,
+    SHORTEST_STRETCH,
+    quantise,
+)
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
@@ -66,18 +74,19 @@ def stage(task: Task) -> Entry:
     row |= {"n_times": 0, "offset": 0, "seconds_kept": 0.0}
     stretches: list[tuple[int, int]] = []
     try:
+        _check_name(task.path)
         samples, stretches = _prepare_signal(task, row)
     except Exception as error:  # whatever is wrong with one file, the others go on
         row["status"] = "rejected" if isinstance(error, RejectedError) else "failed"
         kind = "" if isinstance(error, BergerError) else f"{type(error).__name__}: "
-        # The id instead of this machine's path: equal contents are equal bytes.
-        reason = f"{kind}{error}".replace(str(task.path), task.recording)
-        row["reason"] = " ".join(reason.split())
+        reason = _without_place(f"{kind}{error}", task)
+        row["reason"] = " ".join(reason.encode("utf-8", "backslashreplace").decode().split())
     else:  # a full disk is no fault of the file: outside of `try`
         block = staged_path(task.staging, task.recording, ".npy")
         with written_whole(block) as temporary, temporary.open("wb") as file:
             np.save(file, samples, allow_pickle=False)
-    with suppress(OSError, BergerError):  # what cannot be read has failed above
+    # What cannot be read, or belongs to a file whose name is no text, has failed above.
+    with suppress(OSError, UnicodeError, BergerError):
         row["source_sha256"] = hash_of(task.path)
     # After the block: where this stands, the block stands.
     content = {"row": row, "stretches": stretches}
@@ -105,6 +114,33 @@ def stage_elsewhere(task: Task) -> Entry:
             "all machines see them under the same path."
         )
     return stage(task)
+
+
+def _without_place(text: str, task: Task) -> str:
+    """Name files by the ids' way, not by this machine's: equal contents are equal bytes."""
+    above = task.recording.split("/")[:-1]
+    for path in (task.path, task.path.resolve()):  # as given, and with links followed
+        text = text.replace(str(path), task.recording)
+        for depth, folder in enumerate(path.parents[: max(len(above), 1)]):
+            called = "".join(f"{name}/" for name in above[: len(above) - depth])
+            text = text.replace(f"{folder}{os.sep}", called)
+    return text
+
+
+def as_text(name: str) -> str:
+    r"""Return a name of the system as text: bytes that are not UTF-8 are written out, ``\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _check_name(path: Path) -> None:
+    """Refuse what neither a table nor a log can hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        cure = "rename it"
+        if (system := sys.getfilesystemencoding()) != "utf-8":
+            cure += f", or where names are UTF-8, not {system} (LC_ALL=C.UTF-8), run again"
+        raise BergerError(f"{path}: its path is not UTF-8; {cure}.") from error
 
 
 def _prepare_signal(
@@ -144,7 +180,9 @@ def _prepare_signal(
     prepared, notes = preprocess(source, config), source.notes
     del source  # with the raw signal, the largest thing in memory
     cleaned = prepared.recording
-    samples, scale, stretches, n_dropped = quantise(cleaned.signal, prepared.stretches)
+    samples, scale, stretches, n_dropped = quantise(
+        cleaned.signal, prepared.stretches, SHORTEST_STRETCH * cleaned.sfreq
+    )
     dropped = {cause: seconds for cause, seconds in prepared.dropped.items() if seconds > 0}
     history = [*notes, *prepared.history]
     if n_dropped:
@@ -153,6 +191,12 @@ def _prepare_signal(
             f"Dropped {n_dropped} samples beyond ±{LARGEST_VALUE:.0f} µV, which 16 bits in steps "
             f"of {LARGEST_STEP:g} µV do not hold."
         )
+    n_kept = sum(stop - start for start, stop in stretches)
+    n_usable = sum(stop - start for start, stop in prepared.stretches)
+    if n_short := n_usable - n_dropped - n_kept:
+        cause, seconds = "stretch under 1 s", n_short / cleaned.sfreq
+        dropped[cause] = dropped.get(cause, 0.0) + seconds
+        history.append(f"Dropped the stretches under 1 s that these left, {seconds:.1f} s.")
     row |= {
         "sfreq": cleaned.sfreq,
         "ch_names": list(cleaned.ch_names),
@@ -172,7 +216,7 @@ def _prepare_signal(
     row |= {
         "n_times": len(samples),
         "scale": scale.tolist(),
-        "seconds_kept": sum(stop - start for start, stop in stretches) / cleaned.sfreq,
+        "seconds_kept": n_kept / cleaned.sfreq,
     }
     return samples, stretches
 

@@ -41,7 +41,7 @@ from berger.corpus.packing import (
     write_tables_and_manifest,
 )
 from berger.corpus.sources import Sources, size_and_time
-from berger.corpus.staging import Entry, Task, stage, stage_elsewhere, staged_path
+from berger.corpus.staging import Entry, Task, as_text, stage, stage_elsewhere, staged_path
 from berger.errors import BergerError
 from berger.files import write_json
 from berger.preprocessing import PreprocessingConfig
@@ -76,6 +76,9 @@ class PreparationSummary:
         Seconds of recording prepared per second.
     unknown_people : int
         Recordings that do not tell who was recorded; each counts as a subject.
+    shared_subjects : tuple of (str, tuple of str)
+        Subjects whose recordings come from several of the folders that were given, or from several
+        BIDS roots, and these; empty if the configuration says by `subject_pattern` who is who.
     failures : tuple of Failure
         Every failed or rejected file of the corpus.
     """
@@ -90,6 +93,7 @@ class PreparationSummary:
     seconds: float
     rate: float
     unknown_people: int
+    shared_subjects: tuple[tuple[str, tuple[str, ...]], ...]
     failures: tuple[Failure, ...]
 
     def __str__(self) -> str:
@@ -119,7 +123,8 @@ def prepare(
 
     A finished corpus is extended by the files that are not in it yet: shards are added, those
     that stand are not touched. Files that failed are tried again. Recordings that are in the
-    corpus but not among `paths` stay.
+    corpus but not among `paths` stay. Of files of equal content one is kept, the others are
+    rejected.
 
     The same files and configuration, prepared at once, give the same bytes, but for the log
     ``prepare.jsonl``.
@@ -166,7 +171,7 @@ def prepare(
             "both or neither."
         )
     started = time.perf_counter()
-    found = find_recordings(paths, root, layout=config.layout)
+    found = _with_ids_of_text(find_recordings(paths, root, layout=config.layout))
     out = Path(out)
     with _locked(out):
         manifest = _begin(out, config)
@@ -182,7 +187,7 @@ def prepare(
         done, seconds_read = _process(out, tasks, results, progress)
         latest = {name: done.get(name) or _latest(out, name, settled) for name, _ in found}
         entries = settled | {name: entry for name, entry in latest.items() if entry}
-        entries = dict(sorted(entries.items()))
+        entries = _without_twins(dict(sorted(entries.items())))
         if not any(entry.is_ok for entry in entries.values()):
             shutil.rmtree(out / STAGING)
             raise _nothing_usable(out, entries)
@@ -206,6 +211,7 @@ def prepare(
         unknown_people=sum(
             entry.is_ok and entry.row["subject_source"] == "file name" for entry in entries.values()
         ),
+        shared_subjects=() if config.subject_pattern else _shared_subjects(entries, dict(found)),
         failures=_failures(entries),
     )
 
@@ -213,6 +219,8 @@ def prepare(
 @contextmanager
 def _locked(out: Path) -> Iterator[None]:
     """Hold the corpus's folder alone, and say so when it cannot be written."""
+    if file := next((path for path in (out, *out.parents) if path.is_file()), None):
+        raise BergerError(f"{file}: is a file, but the corpus needs a folder; choose another name.")
     try:
         out.mkdir(parents=True, exist_ok=True)
         names = {path.name for path in out.iterdir()}
@@ -231,6 +239,15 @@ def _locked(out: Path) -> Iterator[None]:
         ) from error
 
 
+def _with_ids_of_text(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Write out in the ids what is not UTF-8, since no table could hold it."""
+    texts: dict[str, Path] = {}
+    for name, path in found:
+        if texts.setdefault(recording := as_text(name), path) != path:
+            raise BergerError(f"two files would be called {recording!r}; rename one of them.")
+    return sorted(texts.items())
+
+
 def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
     """Make sure of the configuration, clear remnants, return the manifest if there is one."""
     manifest = read_manifest(out) if (out / MANIFEST).exists() else None
@@ -240,10 +257,10 @@ def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
         if problems := misfits(out, manifest.shards, content=False):
             raise BergerError(f"{problems[0]}; restore it, or prepare into another folder.")
         standing = manifest.preprocessing
-    elif begun.is_file():
+    elif begun.is_file() and set(begun.parent.glob("*.json")) - {begun}:
         standing = PreprocessingConfig.model_validate_json(begun.read_bytes())
     elif begun.parent.exists():
-        shutil.rmtree(begun.parent)  # of whatever configuration
+        shutil.rmtree(begun.parent)  # nothing is prepared yet: of whatever configuration
     if standing is not None and standing != config:
         differences = ", ".join(
             f"{name} is {there!r} there and {here!r} here"
@@ -274,8 +291,9 @@ def _tasks(
         same = entry is not None and sources.is_same(recording, path, entry.row)
         if recording in settled and settled[recording].is_ok and not same:
             raise BergerError(
-                f"{path}: has changed since it was prepared into {out}, or is another file of the "
-                "same name; restore or rename it, or prepare into another folder."
+                f"{path}: has changed since it was prepared into {out} (it, or a table or another "
+                "file that belongs to it), or is another file of the same name; restore or rename "
+                "it, or prepare into another folder."
             )
         if not same or entry is None or entry.row["status"] == "failed":
             staging = (out / STAGING).absolute()
@@ -337,6 +355,47 @@ def _process(
             with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
     return done, seconds
+
+
+def _without_twins(entries: dict[str, Entry]) -> dict[str, Entry]:
+    """Reject a file that is in the corpus under another id, as after copying or giving it twice.
+
+    What is in a shard stays, else the first by id. The shards of a preparation that was killed
+    hold the first ids, so that running again decides alike.
+    """
+    kept: dict[str, str] = {}
+    result = dict(entries)
+    for recording, entry in sorted(entries.items(), key=lambda item: not item[1].row["shard"]):
+        content = entry.row.get("source_sha256")
+        if not entry.is_ok or content is None:
+            continue
+        twin = kept.setdefault(content, recording)
+        if twin != recording and not entry.row["shard"]:
+            reason = f"{recording}: is the same file as {twin}; remove or correct one of them."
+            none = {"status": "rejected", "reason": reason, "n_times": 0, "seconds_kept": 0.0}
+            result[recording] = Entry(entry.row | none | {"scale": None}, [])
+    return result
+
+
+def _shared_subjects(
+    entries: dict[str, Entry], paths: dict[str, Path]
+) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Find the subjects that several folders have, each perhaps with another person in mind."""
+    places: dict[str, set[str]] = {}
+    for recording, entry in entries.items():
+        folders, subject = recording.split("/")[:-1], entry.row["subject"]
+        alone = not folders and recording in paths  # given by itself: the folder it is in
+        above = [as_text(part) for part in paths[recording].parts[:-1]] if alone else folders
+        if not entry.is_ok or not above:
+            continue
+        if entry.row["subject_source"] == "bids" and subject in above:
+            above = above[: above.index(subject)]
+            place = above[-1:] if alone else above
+        else:
+            place = above[-1:] if alone else above[:1]
+        places.setdefault(subject, set()).add("/".join(place))
+    several = {subject: sorted(roots) for subject, roots in places.items() if len(roots) > 1}
+    return tuple((subject, tuple(several[subject])) for subject in sorted(several))
 
 
 def _failures(entries: dict[str, Entry]) -> tuple[Failure, ...]:
