@@ -131,9 +131,10 @@ def read_recording(
     content = reader(path, wanted, unit)
     channels = content.channels
     whose = identify(path, content.patient_code, subject_pattern)
-    said: dict[str, Any] = {}
+    said: dict[str, Any] = {"notes": content.notes}
     if sidecars is not None:
-        content, said["notes"] = apply_sidecars(path, content, sidecars, unit)
+        content, notes = apply_sidecars(path, content, sidecars, unit)
+        said["notes"] += notes
         said |= {"run": sidecars.run, "task": sidecars.task, "participant": sidecars.participant}
         said["species"] = sidecars.species
         site = whose.site or sidecars.site

@@ -94,7 +94,8 @@ class Recording:
     participant : tuple of (str, str)
         All that a BIDS root says of the subject, column and value as they stand there.
     notes : tuple of str
-        What was taken from elsewhere than the file, or left out, in sentences.
+        What was taken from elsewhere than the file or left out, and what is odd about the file,
+        in sentences.
     bads : tuple of str
         Those of `ch_names` that the file or a BIDS root marks as bad.
     """
@@ -167,6 +168,7 @@ class Content:
     patient_code: str | None
     gaps: tuple[Gap, ...] = ()
     units: tuple[str | None, ...] = ()  # of all channels as the file states them, if it does
+    notes: tuple[str, ...] = ()  # what is to be known, in sentences
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,10 @@ def recorded_annotations(
     moved = []
     for mark in annotations:
         onset = seconds_at(mark.onset)
-        end = seconds_at(mark.onset + mark.duration)
-        moved.append(Annotation(onset, end - onset, mark.description))
+        duration = seconds_at(mark.onset + mark.duration) - onset
+        if abs(duration - mark.duration) < 1e-9:  # as it was stated, without rounding errors
+            duration = mark.duration
+        moved.append(Annotation(onset, duration, mark.description))
     return tuple(sorted(moved, key=lambda mark: mark.onset))
 
 
