@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -197,6 +200,22 @@ def test_an_implausible_amplitude_is_rejected_unless_the_unit_is_given(factor, w
     with pytest.raises(RejectedError, match=rf"too {word} for the unit it declares; set `unit`"):
         preprocess(recording, PreprocessingConfig(**options))
     preprocess(recording, PreprocessingConfig(unit="µV", **options))
+
+
+@pytest.mark.parametrize(("factor", "word"), [(1e3, "much"), (1e-3, "little")])
+def test_a_layout_does_not_turn_the_check_of_amplitudes_off(factor, word):
+    layout = {"suffix": ".csv", "signal": ["Fp1"], "sfreq": 200.0, "unit": "uV"}
+    options = {"max_amplitude": None, "layout": layout}
+    recording = record(factor * sinusoid(10, 200))
+    # beside it lies a file that says itself what its unit is
+    with pytest.raises(RejectedError, match=rf"too {word} for the unit it declares; set `unit`"):
+        preprocess(recording, PreprocessingConfig(**options))
+    laid_out = replace(recording, path=Path("S1.CSV"))
+    message = rf"too {word} for the unit that its layout declares; correct `layout\.unit`, or, if"
+    for unit in (None, "mV"):  # that of the other files
+        with pytest.raises(RejectedError, match=message):
+            preprocess(laid_out, PreprocessingConfig(unit=unit, **options))
+    preprocess(laid_out, PreprocessingConfig(unit="µV", **options))
 
 
 def test_drifts_and_silence_are_plausible():

@@ -9,7 +9,7 @@ import numpy as np
 
 from berger.channels import canonical_name, electrodes_of
 from berger.preprocessing.config import PreprocessingConfig
-from berger.recordings import KeptOut, Recording, RejectedError
+from berger.recordings import MICROVOLTS, KeptOut, Recording, RejectedError
 
 _PLAUSIBLE = (0.05, 3000.0)  # µV, standard deviation within a second
 
@@ -31,12 +31,22 @@ def check_admitted(recording: Recording, config: PreprocessingConfig) -> None:
         )
 
 
-def check_plausible(recording: Recording) -> None:
+def check_plausible(recording: Recording, config: PreprocessingConfig) -> None:
     """Raise RejectedError if the signal is a thousand times too large or small for EEG.
 
     Measured within single seconds, so that drifts of DC amplifiers do not count. From the scalp
-    it is some 10 µV, from within the brain or a rodent's some 100 µV.
+    it is some 10 µV, from within the brain or a rodent's some 100 µV. Whoever gives `unit` knows.
     """
+    layout = config.layout
+    laid_out = layout is not None and recording.path.name.lower().endswith(layout.suffix)
+    if layout is not None and laid_out:
+        known = config.unit is not None and MICROVOLTS[config.unit] == MICROVOLTS[layout.unit]
+        remedy = f"correct `layout.unit`, or, if it is right, set `unit` to {layout.unit} as well"
+    else:
+        known = config.unit is not None
+        remedy = "set `unit` to what its numbers really are"
+    if known:
+        return
     second = max(round(recording.sfreq), 2)
     n_seconds = recording.signal.shape[1] // second
     if not n_seconds:
@@ -53,7 +63,7 @@ def check_plausible(recording: Recording) -> None:
         much = "little" if typical < 1 else "much"
         raise RejectedError(
             f"{recording.path}: varies by {typical:.3g} µV (standard deviation) within a second, "
-            f"too {much} for the unit it declares; set `unit` to what its numbers really are."
+            f"too {much} for the unit {'that its layout' if laid_out else 'it'} declares; {remedy}."
         )
 
 

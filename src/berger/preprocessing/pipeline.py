@@ -69,8 +69,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
         recording = pick(recording, config.ch_names, config.besides)
         names = recording.ch_names[: len(config.ch_names)]
         history.append(f"Kept {len(names)} channels: {', '.join(names)}.")
-    if config.unit is None and config.layout is None:
-        check_plausible(recording)
+    check_plausible(recording, config)
     bad, unsound = find_broken(recording, config)
     check_bad(recording, bad, config)
     well = [index for index in range(len(recording.ch_names)) if index not in bad]
