@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from berger.preprocessing.admission import check_admitted, check_plausible, pick, taken
-from berger.preprocessing.bad_channels import check_bad, find_broken, find_deviating, treat_bad
+from berger.preprocessing.bad_channels import (
+    check_bad,
+    check_one_unit,
+    find_broken,
+    find_deviating,
+    treat_bad,
+)
 from berger.preprocessing.config import PreprocessingConfig
 from berger.preprocessing.filtering import filter_and_resample
 from berger.preprocessing.reference import rereference
@@ -74,6 +80,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     check_bad(recording, bad, config)
     well = [index for index in range(len(recording.ch_names)) if index not in bad]
     sound = taken(recording, well, {}) if bad else recording
+    check_one_unit(sound, config)
     joined = filter_and_resample(
         sound.signal,
         {cause: np.asarray(mask[well].any(axis=0)) for cause, mask in unsound.items()},
