@@ -116,24 +116,43 @@ class Sidecars:
 
 
 def is_root(folder: Path) -> bool:
-    """Return whether a folder is a BIDS root."""
+    """Return whether a folder is a BIDS root.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
     return (folder / "dataset_description.json").is_file()
 
 
 def recording_folders(root: Path) -> list[Path]:
-    """Return the folders of a BIDS root that hold EEG, scalp or intracranial."""
-    return sorted(
-        folder
-        for datatype in _DATATYPES
-        for pattern in (f"sub-*/{datatype}", f"sub-*/ses-*/{datatype}")
-        for folder in root.glob(pattern)
-        if folder.is_dir()
-    )
+    """Return the folders of a BIDS root that hold EEG, scalp or intracranial.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read, which `glob` would pass over.
+    """
+
+    def folders(above: Path, prefix: str) -> list[Path]:
+        return [path for path in above.iterdir() if path.name.startswith(prefix) and path.is_dir()]
+
+    subjects = folders(root, "sub-")
+    places = subjects + [session for subject in subjects for session in folders(subject, "ses-")]
+    found = [place / datatype for place in places for datatype in _DATATYPES]
+    return sorted(folder for folder in found if folder.is_dir())
 
 
-def unknown_formats(folder: Path) -> Iterator[Path]:
-    """Yield the recordings in a folder of formats that BIDS allows and nobody here reads."""
-    yield from sorted(path for path in folder.iterdir() if path.suffix in (".nwb", ".mefd"))
+def unknown_formats(folder: Path) -> list[Path]:
+    """Return the recordings in a folder of formats that BIDS allows and nobody here reads.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix in (".nwb", ".mefd"))
 
 
 def species_name(species: str) -> str:

@@ -29,7 +29,8 @@ def find_recordings(
     Parameters
     ----------
     paths : sequence of path
-        Files, and folders that are searched to any depth. Hidden files are passed over. Of a
+        Files, and folders that are searched to any depth, links to folders too. Hidden files
+        are passed over. Of a
         BIDS root (a folder with a dataset_description.json, given or found in one given), the
         recordings are those in its subjects' folders eeg and ieeg: derivatives and sourcedata
         are searched only if they are given.
@@ -47,8 +48,8 @@ def find_recordings(
     Raises
     ------
     BergerError
-        For a path that does not exist, a file of no known format, a folder without recordings,
-        and two files of the same id.
+        For a path that does not exist, a file of no known format, a folder without recordings or
+        with a folder in it that cannot be read, and two files of the same id.
     """
     known = ", ".join([*FORMATS, *([layout.suffix] if layout else [])])
     found: dict[str, Path] = {}
@@ -160,26 +161,39 @@ def read_recording(
     )
 
 
-def _search(folder: Path, layout: LayoutConfig | None) -> Iterator[Path]:
-    """Yield the recordings in a folder, at any depth."""
-    for inside, folders, files in os.walk(folder):
-        place = Path(inside)
-        if is_root(place):
-            for recordings_inside in recording_folders(place):
-                yield from _search(recordings_inside, layout)
-                yield from unknown_formats(recordings_inside)
-            folders.clear()
-            continue
-        shown = [name for name in folders if not name.startswith(".")]
-        # A folder may be a recording (.mff); what lies in it is not searched.
-        recordings = [name for name in shown if format_of(place / name)]
-        folders[:] = [name for name in shown if name not in recordings]
-        # Not `is_file`: a link to data that were never fetched is a failure to report.
-        recordings += [name for name in files if not name.startswith(".")]
-        for name in recordings:
-            file = place / name
-            if format_of(file, layout) and not is_companion(file):
-                yield file
+def _search(
+    folder: Path, layout: LayoutConfig | None, above: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """Yield the recordings in a folder, at any depth; `above` are the folders that it lies in."""
+    place = os.path.realpath(folder)
+    if place in above:
+        return  # a link to a folder that is being searched
+    above = (*above, place)
+    try:
+        if is_root(folder):
+            inside = recording_folders(folder)
+            others = [path for recordings in inside for path in unknown_formats(recordings)]
+        else:
+            with os.scandir(folder) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+            # A folder may be a recording (.mff); what lies in it is not searched.
+            inside = [
+                path
+                for entry in shown
+                if entry.is_dir() and not format_of(path := folder / entry.name)
+            ]
+            # Not `is_file`: a link to data that were never fetched is a failure to report.
+            files = {folder / entry.name for entry in shown} - {*inside}
+            others = [path for path in files if format_of(path, layout) and not is_companion(path)]
+    except OSError as error:
+        where = error.filename if os.path.isdir(error.filename or "") else folder
+        raise BergerError(
+            f"{where}: cannot be searched ({error.strerror}); make the folder readable, or give "
+            "others that do not hold it."
+        ) from error
+    yield from others
+    for path in inside:
+        yield from _search(path, layout, above)
 
 
 # Default patterns, searched in the file's name. Alone "s" and "p" count only where the name
