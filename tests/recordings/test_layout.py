@@ -285,6 +285,20 @@ def test_files_of_the_declared_suffix_are_found_and_others_say_what_is_missing(c
         read_recording(npz, layout=layout)
 
 
+def test_a_folder_of_such_files_alone_says_that_they_must_be_declared(csv, npz):
+    message = r"no recording \(\.edf, .*\), but 1 \.csv and 1 \.npz files, .* declare .*`layout`"
+    with pytest.raises(BergerError, match=message):
+        find_recordings([csv.parent])
+    csv.unlink()
+    with pytest.raises(BergerError, match=r"\.csv\), but 1 \.npz files, which do not say .* give "):
+        find_recordings([csv.parent], layout=LayoutConfig(**CSV))
+    npz.unlink()
+    with pytest.raises(
+        BergerError, match=r"holds no recording \(.*\.raw\); give another folder\.$"
+    ):
+        find_recordings([csv.parent])
+
+
 def test_a_layout_survives_being_written(csv):
     config = PreprocessingConfig(layout=LayoutConfig(**CSV))
     assert PreprocessingConfig.model_validate(json.loads(config.model_dump_json())) == config

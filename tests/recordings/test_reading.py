@@ -73,14 +73,18 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, place):
     touch(tmp_path, "study/a.edf", "study/deep/er/b.edf", "study/root/dataset_description.json")
     touch(tmp_path, "study/root/sub-01/eeg/sub-01_task-x_eeg.edf")
     closed = tmp_path / "study" / place
-    for name in ("scandir", "listdir"):  # the superuser, as whom tests may run, may read all
 
-        def refuse(path=".", read=getattr(os, name)):
+    def closing(read):
+        def refuse(path="."):
             if Path(path) == closed:
                 raise PermissionError(errno.EACCES, "Permission denied", str(path))
             return read(path)
 
-        monkeypatch.setattr(os, name, refuse)
+        return refuse
+
+    # not by its mode: the superuser, as whom tests may run, may read all
+    monkeypatch.setattr(os, "scandir", closing(os.scandir))
+    monkeypatch.setattr(os, "listdir", closing(os.listdir))
     message = rf"^{re.escape(str(closed))}: cannot be searched \(Permission denied\); make"
     with pytest.raises(BergerError, match=message):
         find_recordings([tmp_path / "study"])

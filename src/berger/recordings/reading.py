@@ -20,6 +20,8 @@ from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, 
 from berger.recordings.layout import LayoutConfig
 from berger.recordings.recording import Recording, Unit, Wanted
 
+_LAID_OUT: tuple[str, ...] = get_args(LayoutConfig.model_fields["suffix"].annotation)
+
 
 def find_recordings(
     paths: Sequence[str | Path], root: Path | None = None, *, layout: LayoutConfig | None = None
@@ -61,7 +63,8 @@ def find_recordings(
             if not files:
                 place = " in its subjects' folders eeg and ieeg" if is_root(path) else ""
                 raise BergerError(
-                    f"{path}: holds no recording{place} ({known}); give another folder."
+                    f"{path}: holds no recording{place} ({known}){_undeclared(path) or ';'} give "
+                    "another folder."
                 )
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
@@ -161,6 +164,19 @@ def read_recording(
     )
 
 
+def _undeclared(folder: Path) -> str:
+    """Say which files in a folder could be recordings by a layout."""
+    names = [name.lower() for _, _, files in os.walk(folder) for name in files if name[0] != "."]
+    counts = {suffix: sum(name.endswith(suffix) for name in names) for suffix in _LAID_OUT}
+    there = " and ".join(f"{n} {suffix}" for suffix, n in counts.items() if n)
+    if not there or is_root(folder):
+        return ""
+    return (
+        f", but {there} files, which do not say what is where in them; declare that as `layout` in "
+        "the configuration (examples: berger configs), or"
+    )
+
+
 def _search(
     folder: Path, layout: LayoutConfig | None, above: tuple[str, ...] = ()
 ) -> Iterator[Path]:
@@ -186,7 +202,8 @@ def _search(
             files = {folder / entry.name for entry in shown} - {*inside}
             others = [path for path in files if format_of(path, layout) and not is_companion(path)]
     except OSError as error:
-        where = error.filename if os.path.isdir(error.filename or "") else folder
+        # which is what is looked for first in a folder
+        where = str(error.filename or folder).removesuffix("/dataset_description.json")
         raise BergerError(
             f"{where}: cannot be searched ({error.strerror}); make the folder readable, or give "
             "others that do not hold it."
@@ -279,7 +296,7 @@ def _reader_of(path: Path, layout: LayoutConfig | None) -> Reader:
         raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
     suffix = format_of(path, layout)
     if suffix is None:
-        if path.suffix.lower() in get_args(LayoutConfig.model_fields["suffix"].annotation):
+        if path.suffix.lower() in _LAID_OUT:
             raise BergerError(
                 f"{path}: a {path.suffix} file does not say what is where in it; declare it as "
                 f"`layout` (suffix: {path.suffix.lower()}) in the configuration."
