@@ -126,6 +126,16 @@ def test_text_among_the_numbers_is_refused_and_an_empty_cell_is_nan(csv):
         read(csv, CSV)
 
 
+def test_columns_of_one_name_are_refused_where_they_are_read(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("% 0.1\nFp1,T3,Fp1,Other,Other\n1,2,3,4,5\n6,7,8,9,10\n")
+    layout = CSV | {"comment": "%"}
+    for signal in (["Fp1"], ["T3", "Fp1.1"]):
+        with pytest.raises(BergerError, match=r"x\.csv: has 2 columns called 'Fp1'; give each a"):
+            read(path, layout, signal=signal, ch_names=["Fp1", "Cz"][: len(signal)])
+    np.testing.assert_array_equal(read(path, layout, signal=["T3"]).signal, [[2, 7]])
+
+
 def test_comments_and_separators(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("%OpenBCI\n%Rate = 100\nFp1; T3\n1;2\n3;4\n")
