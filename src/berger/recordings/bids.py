@@ -507,6 +507,13 @@ def _compare(path: Path, content: Content, table: ChannelTable, unit: Unit | Non
     """Hold the table against the channels that were taken; yield what is to be noted."""
     rows = table.match(path, content.labels)
     names = {index: content.labels[index] for index in content.channels.taken}
+    if renamed := [
+        f"{row.name} for {content.labels[index]}"
+        for index, row in sorted(rows.items())
+        if row.name != content.labels[index].strip()
+    ]:
+        more = f" and {len(renamed) - 8} more" * (len(renamed) > 8)
+        yield f"{table.source} has other names than the file: {', '.join(renamed[:8])}{more}."
     in_volts = []
     for index, name in names.items() if unit is None and content.units else ():
         said, stated = rows[index].unit if index in rows else None, content.units[index]
