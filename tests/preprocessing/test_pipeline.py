@@ -225,6 +225,41 @@ def test_drifts_and_silence_are_plausible():
     preprocess(record(signal[1:]), PreprocessingConfig())
 
 
+def test_a_channel_that_stands_still_is_told():
+    signal = np.stack([sinusoid(10, 200), np.full(8000, 3.0)])
+    signal[1, :10] = np.nan
+    told = "Left in what holds one value throughout: Cz (see flat_seconds and bad_share)."
+    assert told in preprocess(record(signal), PreprocessingConfig()).history
+    marked = preprocess(record(signal, bads=("Cz",)), PreprocessingConfig()).history
+    assert not any("one value" in done for done in marked)
+
+
+# --- Time marked as bad ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), [(200, 200), (305, 200)])
+def test_time_that_annotations_mark_as_bad_is_left_out(sfreq, new_sfreq):
+    marks = [
+        *(("BAD_muscle", 5.0, 2.5), ("BAD", 7.0, 1.0), ("BAD blink", 30.5, 100.0)),
+        *(("BAD_seam", 20.0, 0.0), ("badminton", 10.0, 1.0), ("BADGE", 12.0, 1.0), ("T1", 15, 1.0)),
+    ]
+    annotations = tuple(Annotation(onset, seconds, text) for text, onset, seconds in marks)
+    # 3 s are missing after 25 s; the annotations count what was recorded
+    gaps = (Gap(25 * sfreq, 3.0),)
+    recording = record(sinusoid(10, sfreq), sfreq, annotations=annotations, gaps=gaps)
+    config = PreprocessingConfig(sfreq=new_sfreq, cut_start=1.0, max_amplitude=None, highpass=1.0)
+    prepared = preprocess(recording, config)
+    ends = [(0, 4), (7, 24), (24, 29.5)]  # from 1 s on
+    assert prepared.stretches == tuple((int(a * 200), int(b * 200)) for a, b in ends)
+    assert prepared.dropped["marked as bad"] == pytest.approx(3 + 9.5)
+    assert len(prepared.recording.annotations) == len(marks)
+    told = "Left out the time that 3 annotations mark as bad: BAD, BAD blink, BAD_muscle."
+    assert told in prepared.history
+    everything = replace(recording, annotations=(Annotation(-1.0, 99.0, "BAD_all"),))
+    with pytest.raises(RejectedError, match=r"nothing is left .*marked as bad 39\.0 s"):
+        preprocess(everything, config)
+
+
 # --- Gaps and values that are not finite -------------------------------------------------
 
 

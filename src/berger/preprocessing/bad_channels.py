@@ -59,6 +59,21 @@ def _flat(row: npt.NDArray[np.float64], shortest: int) -> npt.NDArray[np.bool_]:
     return np.repeat(lengths >= shortest, lengths)
 
 
+def tell_still(recording: Recording, history: list[str]) -> None:
+    """Note the channels that hold one value wherever they are finite, but were not called bad."""
+    finite = [row[np.isfinite(row)] for row in recording.signal]
+    still = [
+        name
+        for name, row in zip(recording.ch_names, finite, strict=True)
+        if row.size and np.ptp(row) == 0
+    ]
+    if still:
+        history.append(
+            f"Left in what holds one value throughout: {', '.join(still)} (see flat_seconds and "
+            "bad_share)."
+        )
+
+
 def check_one_unit(recording: Recording, config: PreprocessingConfig) -> None:
     """Raise RejectedError if a channel differs from others of its kind as if by its unit.
 

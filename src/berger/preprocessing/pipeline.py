@@ -13,12 +13,13 @@ from berger.preprocessing.bad_channels import (
     check_one_unit,
     find_broken,
     find_deviating,
+    tell_still,
     treat_bad,
 )
 from berger.preprocessing.config import PreprocessingConfig
 from berger.preprocessing.filtering import filter_and_resample
 from berger.preprocessing.reference import rereference
-from berger.preprocessing.stretches import sum_up, usable_stretches
+from berger.preprocessing.stretches import marked_as_bad, sum_up, usable_stretches
 from berger.recordings import Gap, Recording, RejectedError
 
 
@@ -81,6 +82,7 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     well = [index for index in range(len(recording.ch_names)) if index not in bad]
     sound = taken(recording, well, {}) if bad else recording
     check_one_unit(sound, config)
+    tell_still(sound, history)
     joined = filter_and_resample(
         sound.signal,
         {cause: np.asarray(mask[well].any(axis=0)) for cause, mask in unsound.items()},
@@ -90,7 +92,8 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     )
     borders, signal = joined.borders, joined.signal
     sound = replace(sound, signal=signal, sfreq=config.sfreq)
-    usable = ~np.logical_or.reduce([np.zeros(signal.shape[1], bool), *joined.lost.values()])
+    marked = marked_as_bad(recording, joined, history)
+    usable = ~np.logical_or.reduce([marked, *joined.lost.values()])
     deviating = find_deviating(sound, usable, config, history)
     bad |= {well[place]: reason for place, reason in deviating.items()}
     if bad:
@@ -111,7 +114,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
         )
         dropped["first and last seconds"] = (signal.shape[1] - (stop - start)) / sfreq
     signal = np.ascontiguousarray(signal[:, start:stop])
-    lost = {cause: mask[start:stop] for cause, mask in joined.lost.items()}
+    lost = {
+        cause: mask[start:stop] for cause, mask in (joined.lost | {"marked as bad": marked}).items()
+    }
 
     stretches = usable_stretches(signal, borders - start, lost, config, dropped)
     if not stretches:
