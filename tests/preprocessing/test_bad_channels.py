@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import mne
 import numpy as np
 import pytest
@@ -25,6 +27,37 @@ def cap(names=MONTAGE):
     )
     noise = np.random.default_rng(2).normal(size=(len(names), N_TIMES))
     return np.exp(-(distance**2)) @ brown_noise(6, N_TIMES) + noise
+
+
+# --- Units -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n_chans", "factor"), [(2, 1e-3), (4, 1e-3), (4, 1e3), (19, 1e-3), (19, 1e3)]
+)
+def test_a_channel_of_another_unit_is_refused_by_name(n_chans, factor):
+    signal = cap()[:n_chans]
+    signal[1] *= factor
+    recording = record(signal, SFREQ, MONTAGE[:n_chans])
+    with pytest.raises(RejectedError, match=r"Fp2 varies by .* as if its unit were .* `unit`"):
+        preprocess(recording, PreprocessingConfig(**LOOSE))
+    preprocess(recording, PreprocessingConfig(unit="µV", **LOOSE))
+    others = tuple(name for name in MONTAGE[:n_chans] if name != "Fp2")
+    preprocess(recording, PreprocessingConfig(ch_names=others, **LOOSE))
+    # nothing is compared across kinds, nor with what is kept out
+    kinds = tuple("EMG" if name == "Fp2" else "scalp" for name in recording.ch_names)
+    preprocess(replace(recording, kinds=kinds), PreprocessingConfig(**LOOSE))
+    preprocess(replace(recording, bads=("Fp2",)), PreprocessingConfig(**LOOSE))
+    if n_chans == len(MONTAGE):
+        found = preprocess(recording, PreprocessingConfig(max_deviation=5.0, **LOOSE)).recording
+        assert found.ch_names == others
+
+
+def test_quiet_and_silent_channels_are_of_one_unit():
+    signal = cap()[:4]
+    signal[1] /= 100
+    signal[2] = 7.0
+    preprocess(record(signal, SFREQ, MONTAGE[:4]), PreprocessingConfig(**LOOSE))
 
 
 # --- Interpolation -----------------------------------------------------------------------

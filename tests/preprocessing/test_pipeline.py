@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -199,11 +202,62 @@ def test_an_implausible_amplitude_is_rejected_unless_the_unit_is_given(factor, w
     preprocess(recording, PreprocessingConfig(unit="µV", **options))
 
 
+@pytest.mark.parametrize(("factor", "word"), [(1e3, "much"), (1e-3, "little")])
+def test_a_layout_does_not_turn_the_check_of_amplitudes_off(factor, word):
+    layout = {"suffix": ".csv", "signal": ["Fp1"], "sfreq": 200.0, "unit": "uV"}
+    options = {"max_amplitude": None, "layout": layout}
+    recording = record(factor * sinusoid(10, 200))
+    # beside it lies a file that says itself what its unit is
+    with pytest.raises(RejectedError, match=rf"too {word} for the unit it declares; set `unit`"):
+        preprocess(recording, PreprocessingConfig(**options))
+    laid_out = replace(recording, path=Path("S1.CSV"))
+    message = rf"too {word} for the unit that its layout declares; correct `layout\.unit`, or, if"
+    for unit in (None, "mV"):  # that of the other files
+        with pytest.raises(RejectedError, match=message):
+            preprocess(laid_out, PreprocessingConfig(unit=unit, **options))
+    preprocess(laid_out, PreprocessingConfig(unit="µV", **options))
+
+
 def test_drifts_and_silence_are_plausible():
     drift = np.linspace(0, 50_000, 8000) + sinusoid(10, 200)
     signal = np.stack([drift, np.zeros(8000), np.zeros(8000)])
     preprocess(record(signal), PreprocessingConfig(max_amplitude=None))
     preprocess(record(signal[1:]), PreprocessingConfig())
+
+
+def test_a_channel_that_stands_still_is_told():
+    signal = np.stack([sinusoid(10, 200), np.full(8000, 3.0)])
+    signal[1, :10] = np.nan
+    told = "Left in what holds one value throughout: Cz (see flat_seconds and bad_share)."
+    assert told in preprocess(record(signal), PreprocessingConfig()).history
+    marked = preprocess(record(signal, bads=("Cz",)), PreprocessingConfig()).history
+    assert not any("one value" in done for done in marked)
+
+
+# --- Time marked as bad ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sfreq", "new_sfreq"), [(200, 200), (305, 200)])
+def test_time_that_annotations_mark_as_bad_is_left_out(sfreq, new_sfreq):
+    marks = [
+        *(("BAD_muscle", 5.0, 2.5), ("BAD", 7.0, 1.0), ("BAD blink", 30.5, 100.0)),
+        *(("BAD_seam", 20.0, 0.0), ("badminton", 10.0, 1.0), ("BADGE", 12.0, 1.0), ("T1", 15, 1.0)),
+    ]
+    annotations = tuple(Annotation(onset, seconds, text) for text, onset, seconds in marks)
+    # 3 s are missing after 25 s; the annotations count what was recorded
+    gaps = (Gap(25 * sfreq, 3.0),)
+    recording = record(sinusoid(10, sfreq), sfreq, annotations=annotations, gaps=gaps)
+    config = PreprocessingConfig(sfreq=new_sfreq, cut_start=1.0, max_amplitude=None, highpass=1.0)
+    prepared = preprocess(recording, config)
+    ends = [(0, 4), (7, 24), (24, 29.5)]  # from 1 s on
+    assert prepared.stretches == tuple((int(a * 200), int(b * 200)) for a, b in ends)
+    assert prepared.dropped["marked as bad"] == pytest.approx(3 + 9.5)
+    assert len(prepared.recording.annotations) == len(marks)
+    told = "Left out the time that 3 annotations mark as bad: BAD, BAD blink, BAD_muscle."
+    assert told in prepared.history
+    everything = replace(recording, annotations=(Annotation(-1.0, 99.0, "BAD_all"),))
+    with pytest.raises(RejectedError, match=r"nothing is left .*marked as bad 39\.0 s"):
+        preprocess(everything, config)
 
 
 # --- Gaps and values that are not finite -------------------------------------------------

@@ -378,7 +378,7 @@ def sidecar(text):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (channels(("name",), ("Fp1",), ("EEG Cz",)), "describes EEG Cz, which the file lacks; .* "
+        (channels(("name",), ("Fp1",), ("EEG Oz",)), "describes EEG Oz, which the file lacks; .* "
          "of which Cz, Pz, Aux, EDF Annotations are not described"),
         (channels(("type",), ("EEG",)), r"channels\.tsv lacks the column name"),
         (channels(("name", "units"), ("Fp1", "mV")), r"unit of Fp1 is uV, but mV in .*_channels"),
@@ -466,6 +466,33 @@ def test_channels_of_one_name_are_described_in_their_order(root):
     channels(*cells, ("Cz", "good"))(root)
     with pytest.raises(BergerError, match="describes Cz, which the file lacks"):
         read_recording(path, ch_names=["Fz", "Pz"])
+
+
+def test_names_of_the_same_electrodes_are_matched_where_there_is_no_choice(tmp_path):
+    """As mne-bids writes channels that were renamed in memory, of a file that it copies."""
+    labels = ("EEG Fp1-REF", "EEG Cz", "Pz", "EEG A2-A1")
+    signals = [
+        edfio.EdfSignal(row, SFREQ, label=label, physical_dimension="uV")
+        for row, label in zip(noise(1), labels, strict=True)
+    ]
+    edfio.Edf(signals).write(tmp_path / "a.edf")
+    raw = mne.io.read_raw_edf(tmp_path / "a.edf", verbose="ERROR")
+    raw.rename_channels({"EEG Fp1-REF": "Fp1", "EEG Cz": "Cz", "EEG A2-A1": "A2-A1"})
+    raw.info["bads"] = ["Cz"]
+    place = BIDSPath(subject="01", task="x", datatype="eeg", root=tmp_path / "root")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about power lines and dates
+        path = write_raw_bids(raw, place, verbose="ERROR").fpath
+    recording = read_recording(path)
+    assert recording.original_ch_names == labels[:3]
+    assert recording.bads == ("Cz",)
+    [renamed] = [note for note in recording.notes if "other names" in note]
+    assert renamed.endswith("file: Fp1 for EEG Fp1-REF, Cz for EEG Cz, A2-A1 for EEG A2-A1.")
+    # no longer where two could be meant
+    table = table_of(path, "channels")
+    table.write_text(table.read_text().replace("A2-A1", "EEG Fp1"))
+    with pytest.raises(BergerError, match=r"describes Fp1, EEG Fp1, which the file lacks"):
+        read_recording(path)
 
 
 # --- The road ----------------------------------------------------------------------------

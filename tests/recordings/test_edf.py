@@ -239,11 +239,13 @@ def test_another_format_under_the_name_of_edf_is_refused(tmp_path):
         read_recording(path)
 
 
-def test_an_interrupted_recording_has_gaps(edf):
+@pytest.mark.parametrize("kind", [b"EDF+D", b"EDF+C", b"     "])
+def test_an_interrupted_recording_has_gaps_whatever_it_calls_itself(edf, kind):
     whole = read_recording(edf)
-    patch(edf, 192, b"EDF+D")
+    patch(edf, 192, kind)
     continuous = read_recording(edf)
     assert (continuous.gaps, continuous.annotations) == ((), whole.annotations)
+    assert continuous.notes == whole.notes == ()
     content = edf.read_bytes()
     for record in reversed(range(5, 10)):  # two seconds later
         old, new = f"+{record}\x14\x14".encode(), f"+{record + 2}\x14\x14".encode()
@@ -255,6 +257,44 @@ def test_an_interrupted_recording_has_gaps(edf):
     assert recording.gaps == (Gap(500, 2.0),)
     # 7.5 s by the clock are 0.5 s after the gap, 5.5 s of what was recorded
     assert recording.annotations == (Annotation(1.0, 0.0, "ça"), Annotation(5.5, 1.5, "left"))
+    note = "The file says that it is continuous, but the times of its data records have gaps (1), "
+    assert recording.notes == (() if kind == b"EDF+D" else (note + "which were kept.",))
+
+
+@pytest.mark.parametrize("kind", [b"EDF+C", b"EDF+D"])
+def test_annotations_outside_of_the_recording_are_kept_and_told(edf, kind):
+    content = edf.read_bytes().replace(b"+2.5\x151.5\x14left", b"+99.\x151.5\x14left")
+    edf.write_bytes(content.replace(b"+1\x14\xc3", b"-1\x14\xc3"))
+    recording = read_recording(patch(edf, 192, kind))
+    assert recording.annotations == (Annotation(-1.0, 0.0, "ça"), Annotation(10.0, 0.0, "left"))
+    [note] = recording.notes
+    assert "before or after what was recorded ('ça' at -1 s, 'left' at 99 s)" in note
+
+
+def test_a_continuous_recording_need_not_keep_time(edf):
+    whole, content = read_recording(edf), edf.read_bytes()
+    edf.write_bytes(content.replace(b"+5\x14\x14", bytes(4)).replace(b"+6\x14\x14", bytes(4)))
+    recording = read_recording(edf)
+    assert (recording.gaps, recording.annotations) == ((), whole.annotations)
+    assert recording.notes[0].startswith("2 of 10 data records state no time; they were taken to")
+    with pytest.raises(BergerError, match="a data record lacks its time"):
+        read_recording(patch(edf, 192, b"EDF+D"))
+    for record in range(10):
+        content = content.replace(f"+{record}\x14\x14".encode(), b"+0\x14\x14")
+    edf.write_bytes(content)
+    recording = read_recording(edf)
+    assert (recording.gaps, recording.annotations) == ((), whole.annotations)
+    assert recording.notes[0].startswith("All data records state one time; they were taken as")
+
+
+def test_an_annotation_of_several_channels_is_one(tmp_path):
+    marks = [(1.0, None, "spike@@Cz"), (1.0, None, "spike@@Pz"), (2.0, None, "me@@home")]
+    channels = [("Cz", wave(), 100, "uV"), ("Pz", wave(), 100, "uV")]
+    recording = read_recording(write(tmp_path / "x.edf", channels, annotations=marks))
+    assert recording.annotations == (
+        Annotation(1.0, 0.0, "spike"),
+        Annotation(2.0, 0.0, "me@@home"),
+    )
 
 
 def test_a_clock_that_runs_back_is_refused(edf):

@@ -126,6 +126,16 @@ def test_text_among_the_numbers_is_refused_and_an_empty_cell_is_nan(csv):
         read(csv, CSV)
 
 
+def test_columns_of_one_name_are_refused_where_they_are_read(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("% 0.1\nFp1,T3,Fp1,Other,Other\n1,2,3,4,5\n6,7,8,9,10\n")
+    layout = CSV | {"comment": "%"}
+    for signal in (["Fp1"], ["T3", "Fp1.1"]):
+        with pytest.raises(BergerError, match=r"x\.csv: has 2 columns called 'Fp1'; give each a"):
+            read(path, layout, signal=signal, ch_names=["Fp1", "Cz"][: len(signal)])
+    np.testing.assert_array_equal(read(path, layout, signal=["T3"]).signal, [[2, 7]])
+
+
 def test_comments_and_separators(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text("%OpenBCI\n%Rate = 100\nFp1; T3\n1;2\n3;4\n")
@@ -283,6 +293,20 @@ def test_files_of_the_declared_suffix_are_found_and_others_say_what_is_missing(c
             find_recordings([path])
     with pytest.raises(BergerError, match=r"a \.npz file does not say"):
         read_recording(npz, layout=layout)
+
+
+def test_a_folder_of_such_files_alone_says_that_they_must_be_declared(csv, npz):
+    message = r"no recording \(\.edf, .*\), but 1 \.csv and 1 \.npz files, .* declare .*`layout`"
+    with pytest.raises(BergerError, match=message):
+        find_recordings([csv.parent])
+    csv.unlink()
+    with pytest.raises(BergerError, match=r"\.csv\), but 1 \.npz files, which do not say .* give "):
+        find_recordings([csv.parent], layout=LayoutConfig(**CSV))
+    npz.unlink()
+    with pytest.raises(
+        BergerError, match=r"holds no recording \(.*\.raw\); give another folder\.$"
+    ):
+        find_recordings([csv.parent])
 
 
 def test_a_layout_survives_being_written(csv):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import re
 from pathlib import Path
 
 import edfio
@@ -49,6 +52,42 @@ def test_an_empty_folder_a_missing_path_and_another_format_are_refused(tmp_path)
     touch(tmp_path, "notes.txt")
     with pytest.raises(BergerError, match=r"no known format; known are \.edf"):
         find_recordings([tmp_path / "notes.txt"])
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    touch(tmp_path, "elsewhere/night/b.edf", "elsewhere/root/sub-01/eeg/sub-01_task-x_eeg.edf")
+    touch(tmp_path, "elsewhere/root/dataset_description.json", "study/a.edf", "study/c.mff/x.edf")
+    for name in ("night", "root"):
+        (tmp_path / "study" / name).symlink_to(tmp_path / "elsewhere" / name)
+    (tmp_path / "study" / "again").symlink_to(tmp_path / "study")
+    (tmp_path / "elsewhere" / "night" / "back").symlink_to(tmp_path / "elsewhere")
+    bids = "root/sub-01/eeg/sub-01_task-x_eeg.edf"
+    # the night leads on to its parent, which holds the root once more
+    expected = ["a.edf", "c.mff", "night/b.edf", f"night/back/{bids}", bids]
+    found = [name for name, _ in find_recordings([tmp_path / "study"])]
+    assert found == [f"study/{name}" for name in expected]
+
+
+@pytest.mark.parametrize("place", ["", "deep/er", "root/sub-01", "root/sub-01/eeg"])
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch, place):
+    touch(tmp_path, "study/a.edf", "study/deep/er/b.edf", "study/root/dataset_description.json")
+    touch(tmp_path, "study/root/sub-01/eeg/sub-01_task-x_eeg.edf")
+    closed = tmp_path / "study" / place
+
+    def closing(read):
+        def refuse(path="."):
+            if Path(path) == closed:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return read(path)
+
+        return refuse
+
+    # not by its mode: the superuser, as whom tests may run, may read all
+    monkeypatch.setattr(os, "scandir", closing(os.scandir))
+    monkeypatch.setattr(os, "listdir", closing(os.listdir))
+    message = rf"^{re.escape(str(closed))}: cannot be searched \(Permission denied\); make"
+    with pytest.raises(BergerError, match=message):
+        find_recordings([tmp_path / "study"])
 
 
 def test_links_to_data_that_were_not_fetched_are_found_and_say_so(tmp_path):

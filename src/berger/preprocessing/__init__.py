@@ -17,7 +17,7 @@ for in what a model will see and the reference taken afterwards.
 - `filtering`: mains, filter, resampling.
 - `bad_channels`: broken and deviating channels, kept out or interpolated.
 - `reference`: average, named electrodes, bipolar pairs.
-- `stretches`: what can be used.
+- `stretches`: what can be used; time that annotations mark as bad cannot.
 - `pipeline`: all of it.
 """
 

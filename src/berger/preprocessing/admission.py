@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from berger.channels import canonical_name, electrodes_of
 from berger.preprocessing.config import PreprocessingConfig
-from berger.recordings import KeptOut, Recording, RejectedError
+from berger.recordings import MICROVOLTS, KeptOut, LayoutConfig, Recording, RejectedError
 
 _PLAUSIBLE = (0.05, 3000.0)  # µV, standard deviation within a second
 
@@ -31,30 +32,56 @@ def check_admitted(recording: Recording, config: PreprocessingConfig) -> None:
         )
 
 
-def check_plausible(recording: Recording) -> None:
+def check_plausible(recording: Recording, config: PreprocessingConfig) -> None:
     """Raise RejectedError if the signal is a thousand times too large or small for EEG.
 
-    Measured within single seconds, so that drifts of DC amplifiers do not count. From the scalp
-    it is some 10 µV, from within the brain or a rodent's some 100 µV.
+    From the scalp it is some 10 µV, from within the brain or a rodent's some 100 µV. Whoever gives
+    `unit` knows.
+    """
+    spread = spread_within_seconds(recording)
+    if is_unit_known(recording, config) or np.isnan(spread).all():
+        return
+    typical = float(np.nanmedian(spread))
+    if not _PLAUSIBLE[0] < typical < _PLAUSIBLE[1]:
+        much = "little" if typical < 1 else "much"
+        which, remedy = "it", "set `unit` to what its numbers really are"
+        if (layout := _layout_of(recording, config)) is not None:
+            which = "that its layout"
+            remedy = f"correct `layout.unit`, or, if it is right, set `unit` to {layout.unit} too"
+        raise RejectedError(
+            f"{recording.path}: varies by {typical:.3g} µV (standard deviation) within a second, "
+            f"too {much} for the unit {which} declares; {remedy}."
+        )
+
+
+def spread_within_seconds(recording: Recording) -> npt.NDArray[np.float64]:
+    """Return the standard deviation in up to 100 seconds, in µV, shape (n_seconds, n_chans).
+
+    Within single seconds, so that drifts of DC amplifiers do not count. NaN where a channel is not
+    finite, or stands still: it has no unit to be wrong then.
     """
     second = max(round(recording.sfreq), 2)
     n_seconds = recording.signal.shape[1] // second
-    if not n_seconds:
-        return
-    seconds = np.unique(np.linspace(0, n_seconds - 1, 100).astype(int))
-    blocks = np.stack([recording.signal[:, s * second : (s + 1) * second] for s in seconds])
-    blocks = blocks[np.isfinite(blocks).all(axis=2)]
-    # A channel that stands still has no unit to be wrong.
-    spread = blocks[np.ptp(blocks, axis=1) > 0].std(axis=1)
-    if not spread.size:
-        return
-    typical = float(np.median(spread))
-    if not _PLAUSIBLE[0] < typical < _PLAUSIBLE[1]:
-        much = "little" if typical < 1 else "much"
-        raise RejectedError(
-            f"{recording.path}: varies by {typical:.3g} µV (standard deviation) within a second, "
-            f"too {much} for the unit it declares; set `unit` to what its numbers really are."
-        )
+    chosen = np.linspace(0, n_seconds - 1, 100).astype(int) if n_seconds else np.zeros(0, int)
+    blocks = [recording.signal[:, s * second : (s + 1) * second] for s in np.unique(chosen)]
+    with np.errstate(invalid="ignore"):  # infinite values
+        rows = [np.where(np.ptp(block, axis=1) > 0, block.std(axis=1), np.nan) for block in blocks]
+    return np.array(rows).reshape(-1, len(recording.signal))
+
+
+def is_unit_known(recording: Recording, config: PreprocessingConfig) -> bool:
+    """Return whether the unit that was read in is the one that the configuration vouches for."""
+    layout = _layout_of(recording, config)
+    if config.unit is None or layout is None:
+        return config.unit is not None
+    return MICROVOLTS[config.unit] == MICROVOLTS[layout.unit]
+
+
+def _layout_of(recording: Recording, config: PreprocessingConfig) -> LayoutConfig | None:
+    """Return the layout that a recording was read by, if any."""
+    layout = config.layout
+    laid_out = layout is not None and recording.path.name.lower().endswith(layout.suffix)
+    return layout if laid_out else None
 
 
 def pick(recording: Recording, ch_names: Sequence[str], besides: Sequence[str]) -> Recording:

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from berger.channels import canonical_name, positions
-from berger.preprocessing.admission import taken
+from berger.preprocessing.admission import is_unit_known, spread_within_seconds, taken
 from berger.preprocessing.config import PreprocessingConfig
 from berger.recordings import Recording, RejectedError
 
 _FEWEST = 8  # channels of one kind from which one can tell what is usual
 _MOST_SECONDS = 1000
+_OTHER_UNIT = 300.0  # units differ by a thousand, electrodes of one kind by a few times
 
 
 def find_broken(
@@ -56,6 +57,49 @@ def _flat(row: npt.NDArray[np.float64], shortest: int) -> npt.NDArray[np.bool_]:
     edges = np.concatenate([[0], np.flatnonzero(row[1:] != row[:-1]) + 1, [len(row)]])
     lengths = np.diff(edges)
     return np.repeat(lengths >= shortest, lengths)
+
+
+def tell_still(recording: Recording, history: list[str]) -> None:
+    """Note the channels that hold one value wherever they are finite, but were not called bad."""
+    finite = [row[np.isfinite(row)] for row in recording.signal]
+    still = [
+        name
+        for name, row in zip(recording.ch_names, finite, strict=True)
+        if row.size and np.ptp(row) == 0
+    ]
+    if still:
+        history.append(
+            f"Left in what holds one value throughout: {', '.join(still)} (see flat_seconds and "
+            "bad_share)."
+        )
+
+
+def check_one_unit(recording: Recording, config: PreprocessingConfig) -> None:
+    """Raise RejectedError if a channel differs from others of its kind as if by its unit.
+
+    Where channels that deviate are looked for (`max_deviation`) it will be one of them.
+    """
+    if is_unit_known(recording, config):
+        return
+    spread = spread_within_seconds(recording).T
+    levels = [float(np.median(own)) if (own := row[~np.isnan(row)]).size else 0.0 for row in spread]
+    kinds = kinds_of(recording)
+    for kind in dict.fromkeys(kinds):
+        group = [i for i, other in enumerate(kinds) if other == kind and levels[i] > 0]
+        if config.max_deviation is not None and len(group) >= _FEWEST:
+            continue
+        # Of two, the one that is less like EEG.
+        group.sort(key=lambda i: -abs(math.log(levels[i] / 10)))
+        for i in group if len(group) > 1 else []:
+            others = float(np.median([levels[j] for j in group if j != i]))
+            if not 1 / _OTHER_UNIT < levels[i] / others < _OTHER_UNIT:
+                name = recording.ch_names[i]
+                raise RejectedError(
+                    f"{recording.path}: {name} varies by {levels[i]:.3g} µV (standard deviation) "
+                    f"within a second, the other channels of its kind by {others:.3g} µV, as if "
+                    f"its unit were another; leave {name} out by `ch_names`, or set `unit` to "
+                    "what the numbers of all really are."
+                )
 
 
 def find_deviating(

@@ -95,8 +95,10 @@ class PreprocessingConfig(Config):
     min_duration : float
         Recordings shorter than this many seconds, before cutting, are rejected.
     subject_pattern, layout, unit
-        As in `berger.recordings.read_recording`. Without `unit`, recordings whose amplitude is
-        implausible for the unit that they declare are rejected.
+        As in `berger.recordings.read_recording`. Recordings whose amplitude is implausible for
+        the unit that they, or their layout, declare are rejected, unless `unit` is given (with a
+        layout: the same as there). So are those of which one channel differs by a factor of
+        hundreds from the others of its kind.
     species : str or None
         Who was recorded, e.g. "human" or "mouse"; noted with every recording.
     """

@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from berger.preprocessing.admission import check_admitted, check_plausible, pick, taken
-from berger.preprocessing.bad_channels import check_bad, find_broken, find_deviating, treat_bad
+from berger.preprocessing.bad_channels import (
+    check_bad,
+    check_one_unit,
+    find_broken,
+    find_deviating,
+    tell_still,
+    treat_bad,
+)
 from berger.preprocessing.config import PreprocessingConfig
 from berger.preprocessing.filtering import filter_and_resample
 from berger.preprocessing.reference import rereference
-from berger.preprocessing.stretches import sum_up, usable_stretches
+from berger.preprocessing.stretches import marked_as_bad, sum_up, usable_stretches
 from berger.recordings import Gap, Recording, RejectedError
 
 
@@ -69,12 +76,13 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
         recording = pick(recording, config.ch_names, config.besides)
         names = recording.ch_names[: len(config.ch_names)]
         history.append(f"Kept {len(names)} channels: {', '.join(names)}.")
-    if config.unit is None and config.layout is None:
-        check_plausible(recording)
+    check_plausible(recording, config)
     bad, unsound = find_broken(recording, config)
     check_bad(recording, bad, config)
     well = [index for index in range(len(recording.ch_names)) if index not in bad]
     sound = taken(recording, well, {}) if bad else recording
+    check_one_unit(sound, config)
+    tell_still(sound, history)
     joined = filter_and_resample(
         sound.signal,
         {cause: np.asarray(mask[well].any(axis=0)) for cause, mask in unsound.items()},
@@ -84,7 +92,8 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
     )
     borders, signal = joined.borders, joined.signal
     sound = replace(sound, signal=signal, sfreq=config.sfreq)
-    usable = ~np.logical_or.reduce([np.zeros(signal.shape[1], bool), *joined.lost.values()])
+    marked = marked_as_bad(recording, joined, history)
+    usable = ~np.logical_or.reduce([marked, *joined.lost.values()])
     deviating = find_deviating(sound, usable, config, history)
     bad |= {well[place]: reason for place, reason in deviating.items()}
     if bad:
@@ -105,7 +114,9 @@ def preprocess(recording: Recording, config: PreprocessingConfig) -> Prepared:
         )
         dropped["first and last seconds"] = (signal.shape[1] - (stop - start)) / sfreq
     signal = np.ascontiguousarray(signal[:, start:stop])
-    lost = {cause: mask[start:stop] for cause, mask in joined.lost.items()}
+    lost = {
+        cause: mask[start:stop] for cause, mask in (joined.lost | {"marked as bad": marked}).items()
+    }
 
     stretches = usable_stretches(signal, borders - start, lost, config, dropped)
     if not stretches:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from berger.preprocessing.config import PreprocessingConfig
+from berger.preprocessing.filtering import Joined
+from berger.recordings import Recording
 
 _SHORTEST_STRETCH = 1.0  # seconds
 
@@ -37,6 +41,30 @@ def usable_stretches(
     short = sum(b - a for a, b in runs) - sum(b - a for a, b in long)
     dropped["stretch under 1 s"] = short / config.sfreq
     return tuple(long)
+
+
+def marked_as_bad(
+    recording: Recording, joined: Joined, history: list[str]
+) -> npt.NDArray[np.bool_]:
+    """Return which samples of the joined signal lie in time that somebody has marked as bad.
+
+    By MNE's convention such marks begin with BAD ("BAD_muscle", "BAD blink"). What goes on with a
+    letter, or is written small, may be a stimulus or an answer.
+    """
+    marked = np.zeros(joined.signal.shape[1], bool)
+    marks = [
+        mark
+        for mark in recording.annotations
+        if mark.duration > 0 and re.match(r"BAD(?![A-Za-z])", mark.description)
+    ]
+    for mark in marks:
+        start = joined.moved(mark.onset) * joined.new_sfreq
+        end = joined.moved(mark.onset + mark.duration) * joined.new_sfreq
+        marked[max(math.floor(start + 1e-6), 0) : max(math.ceil(end - 1e-6), 0)] = True
+    if marks:
+        kinds = ", ".join(sorted({mark.description for mark in marks}))
+        history.append(f"Left out the time that {len(marks)} annotations mark as bad: {kinds}.")
+    return marked
 
 
 def sum_up(dropped: dict[str, float]) -> str:

@@ -30,9 +30,18 @@ from berger.recordings.reading import (
     identify,
     read_recording,
 )
-from berger.recordings.recording import Annotation, Gap, KeptOut, Recording, RejectedError, Unit
+from berger.recordings.recording import (
+    MICROVOLTS,
+    Annotation,
+    Gap,
+    KeptOut,
+    Recording,
+    RejectedError,
+    Unit,
+)
 
 __all__ = [
+    "MICROVOLTS",
     "Annotation",
     "Gap",
     "KeptOut",

@@ -116,24 +116,43 @@ class Sidecars:
 
 
 def is_root(folder: Path) -> bool:
-    """Return whether a folder is a BIDS root."""
+    """Return whether a folder is a BIDS root.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
     return (folder / "dataset_description.json").is_file()
 
 
 def recording_folders(root: Path) -> list[Path]:
-    """Return the folders of a BIDS root that hold EEG, scalp or intracranial."""
-    return sorted(
-        folder
-        for datatype in _DATATYPES
-        for pattern in (f"sub-*/{datatype}", f"sub-*/ses-*/{datatype}")
-        for folder in root.glob(pattern)
-        if folder.is_dir()
-    )
+    """Return the folders of a BIDS root that hold EEG, scalp or intracranial.
+
+    Raises
+    ------
+    OSError
+        If a folder cannot be read, which `glob` would pass over.
+    """
+
+    def folders(above: Path, prefix: str) -> list[Path]:
+        return [path for path in above.iterdir() if path.name.startswith(prefix) and path.is_dir()]
+
+    subjects = folders(root, "sub-")
+    places = subjects + [session for subject in subjects for session in folders(subject, "ses-")]
+    found = [place / datatype for place in places for datatype in _DATATYPES]
+    return sorted(folder for folder in found if folder.is_dir())
 
 
-def unknown_formats(folder: Path) -> Iterator[Path]:
-    """Yield the recordings in a folder of formats that BIDS allows and nobody here reads."""
-    yield from sorted(path for path in folder.iterdir() if path.suffix in (".nwb", ".mefd"))
+def unknown_formats(folder: Path) -> list[Path]:
+    """Return the recordings in a folder of formats that BIDS allows and nobody here reads.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be read.
+    """
+    return sorted(path for path in folder.iterdir() if path.suffix in (".nwb", ".mefd"))
 
 
 def species_name(species: str) -> str:
@@ -488,6 +507,13 @@ def _compare(path: Path, content: Content, table: ChannelTable, unit: Unit | Non
     """Hold the table against the channels that were taken; yield what is to be noted."""
     rows = table.match(path, content.labels)
     names = {index: content.labels[index] for index in content.channels.taken}
+    if renamed := [
+        f"{row.name} for {content.labels[index]}"
+        for index, row in sorted(rows.items())
+        if row.name != content.labels[index].strip()
+    ]:
+        more = f" and {len(renamed) - 8} more" * (len(renamed) > 8)
+        yield f"{table.source} has other names than the file: {', '.join(renamed[:8])}{more}."
     in_volts = []
     for index, name in names.items() if unit is None and content.units else ():
         said, stated = rows[index].unit if index in rows else None, content.units[index]

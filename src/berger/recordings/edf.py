@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,42 +114,30 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
         )
     labels = [header.labels[index] for index in channels.taken]
     try:
-        raw = _open_edf(path, labels, "utf8")
+        raw = _open_edf(path, labels)
     except Exception as error:  # MNE raises no narrower one for this
-        if "invalid byte" not in str(error):
-            reason = " ".join(str(error).split())
-            raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
-        # EDF+ wants UTF-8 in annotations; devices that write Latin-1 are common.
-        raw = _open_edf(path, labels, "latin1")
+        reason = " ".join(str(error).split())
+        raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
     signal = raw.get_data(picks=labels)
-    n_times = header.n_records * header.n_samples[next(iter(channels.taken))]
+    n_samples = header.n_samples[next(iter(channels.taken))]
+    n_times = header.n_records * n_samples
     if signal.shape[1] != n_times:
         raise BergerError(
             f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
         )
     signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
-    sfreq = header.n_samples[next(iter(channels.taken))] / header.record_seconds
-    marks = raw.annotations
-    annotations = tuple(
-        Annotation(float(onset), float(duration), str(description))
-        for onset, duration, description in zip(
-            marks.onset, marks.duration, marks.description, strict=True
-        )
-    )
-    gaps: tuple[Gap, ...] = ()
-    if header.interrupted:
-        n_samples = header.n_samples[next(iter(channels.taken))]
-        gaps, annotations = _read_times(path, header, n_samples) or (gaps, annotations)
+    gaps, annotations, notes = _read_times(path, header, n_samples)
     if triggers := _read_triggers(path, header):
         annotations = tuple(sorted((*annotations, *triggers), key=lambda mark: mark.onset))
     return Content(
         labels=header.labels,
         channels=channels,
         signal=signal,
-        sfreq=sfreq,
+        sfreq=n_samples / header.record_seconds,
         annotations=annotations,
         patient_code=header.patient_code,
         gaps=gaps,
+        notes=notes,
         units=tuple(declared or None for declared in header.units),
     )
 
@@ -161,11 +150,12 @@ def _factor(declared: str, unit: Unit | None) -> float:
     return MICROVOLTS[unit] / scaled_by_mne
 
 
-def _open_edf(path: Path, labels: list[str], encoding: str) -> mne.io.BaseRaw:
+def _open_edf(path: Path, labels: list[str]) -> mne.io.BaseRaw:
     """Open the channels `labels` alone: beside faster ones MNE would upsample them."""
     read = mne.io.read_raw_bdf if path.suffix.lower() == ".bdf" else mne.io.read_raw_edf
     # verbose: MNE's warnings are about fields that are not used here (dates, filters).
-    return read(path, include=labels, stim_channel=None, encoding=encoding, verbose="ERROR")
+    # Latin-1: MNE fails at annotations in any other encoding than the one given.
+    return read(path, include=labels, stim_channel=None, encoding="latin1", verbose="ERROR")
 
 
 def _read_edf_header(path: Path) -> _EdfHeader:
@@ -284,44 +274,99 @@ _ANNOTATION = re.compile(rb"([+-]\d+\.?\d*)(?:\x15(\d+\.?\d*))?\x14([^\0]*)\x14\
 
 def _read_times(
     path: Path, header: _EdfHeader, n_samples: int
-) -> tuple[tuple[Gap, ...], tuple[Annotation, ...]] | None:
-    """Return gaps and annotations of an EDF+D or BDF+D file, None if it keeps no time.
+) -> tuple[tuple[Gap, ...], tuple[Annotation, ...], tuple[str, ...]]:
+    """Return gaps, annotations and notes, by the times that EDF+ and BDF+ keep of their records.
 
-    MNE reads the records as if they followed each other, but annotations by the clock.
+    MNE reads the records as if they followed each other, but annotations by the clock, and leaves
+    out those that lie outside. Files that call themselves continuous are looked at too.
     """
     texts = [index for index, label in enumerate(header.labels) if label in _TEXTS]
     if not texts:
-        return None
+        return (), (), ()
     contents = [_bytes_of(path, header, index) for index in texts]
-    onsets = []
-    for record in contents[0]:
-        onset = re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes())
-        if onset is None:
-            raise BergerError(f"{path}: a data record lacks its time; export the file again.")
-        onsets.append(float(onset[0]))
-    clock = np.array(onsets) - onsets[0]
+    onsets, notes = _read_onsets(path, header, contents[0])
+    clock = onsets - onsets[0]
     jumps = np.diff(clock) - header.record_seconds
-    if jumps.min(initial=0.0) < -1e-3:
+    # Continuous files may have a rounded clock, or one that does not drift with the sampling.
+    longest_step = 1e-3 if header.interrupted else 0.1
+    if jumps.min(initial=0.0) < -longest_step:
         late = int(np.argmin(jumps)) + 1
         raise BergerError(
             f"{path}: after data record {late} the clock jumps back from {onsets[late - 1]:g} to "
             f"{onsets[late]:g} s; export it in continuous pieces."
         )
-    first = np.concatenate([[0], np.flatnonzero(jumps > 1e-3) + 1])  # record of each piece
+    first = np.concatenate([[0], np.flatnonzero(jumps > longest_step) + 1])  # record of each piece
     last = np.append(first[1:], header.n_records) - 1
     pieces = np.stack([clock[first], clock[last] + header.record_seconds], axis=1)
+    if len(pieces) > 1 and not header.interrupted:
+        notes.append(
+            "The file says that it is continuous, but the times of its data records have gaps "
+            f"({len(pieces) - 1}), which were kept."
+        )
     annotations = [
-        Annotation(float(onset) - onsets[0], float(duration or 0), _decoded(text))
+        replace(mark, onset=mark.onset - onsets[0])
         for content in contents
-        for record in content
-        for onset, duration, several in _ANNOTATION.findall(record.tobytes())
-        for text in several.split(b"\x14")
-        if text
+        for mark in _read_texts(content, header.labels)
     ]
+    outside = [mark for mark in annotations if not 0 <= mark.onset <= pieces[-1, 1] + 1e-9]
+    if outside:
+        listed = ", ".join(f"{mark.description!r} at {mark.onset:g} s" for mark in outside[:8])
+        notes.append(
+            f"Annotations lie before or after what was recorded ({listed}"
+            f"{f' and {len(outside) - 8} more' * (len(outside) > 8)}); those after it were put at "
+            "its end."
+        )
     return (
         gaps_between(pieces, first.astype(np.int64) * n_samples),
         recorded_annotations(annotations, pieces),
+        tuple(notes),
     )
+
+
+def _read_onsets(
+    path: Path, header: _EdfHeader, records: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """Return when each data record began, in seconds, and what is to be known of it."""
+    found = [re.match(rb"[+-]\d+(\.\d*)?(?=\x14)", record.tobytes()) for record in records]
+    onsets = np.array([float(onset[0]) if onset else np.nan for onset in found])
+    unknown = np.isnan(onsets)
+    if header.interrupted:
+        if unknown.any():
+            raise BergerError(f"{path}: a data record lacks its time; export the file again.")
+        return onsets, []
+    counted = np.arange(header.n_records) * header.record_seconds
+    known = np.flatnonzero(~unknown)
+    if len(known) > 1 and np.ptp(onsets[known]) == 0:
+        return counted + onsets[known[0]], [
+            "All data records state one time; they were taken as continuous, as the file says."
+        ]
+    if not unknown.any():
+        return onsets, []
+    # Each without a time follows the one before; those at the beginning precede the first with one.
+    before = np.maximum.accumulate(np.where(unknown, -1, np.arange(header.n_records)))
+    before[before < 0] = known[0] if len(known) else 0
+    start = onsets[before] if len(known) else 0.0
+    note = (
+        f"{unknown.sum()} of {header.n_records} data records state no time; they were taken to "
+        "follow the ones before, as the file says that it is continuous."
+    )
+    return start + counted - counted[before], [note]
+
+
+def _read_texts(records: npt.NDArray[np.uint8], labels: Sequence[str]) -> Iterator[Annotation]:
+    """Yield a channel's annotations, by the clock; those of single channels ("spike@@Cz") once."""
+    seen = set()
+    for record in records:
+        for onset, duration, several in _ANNOTATION.findall(record.tobytes()):
+            for text in filter(None, several.split(b"\x14")):
+                description, at, channel = _decoded(text).partition("@@")
+                of_channel = bool(at) and channel in labels
+                if not of_channel:
+                    description += at + channel
+                mark = Annotation(float(onset), float(duration or 0), description)
+                if not (of_channel and mark in seen):
+                    yield mark
+                seen.add(mark)
 
 
 def _decoded(text: bytes) -> str:

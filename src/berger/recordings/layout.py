@@ -7,6 +7,7 @@ its axes, unit and rate.
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -182,6 +183,16 @@ class _Source:
         options |= {"skipinitialspace": True}
         columns = [str(name) for name in pd.read_csv(path, nrows=0, **options).columns]
         keys = {*layout.signal, layout.time, layout.marker}
+        # pandas gives every name once: the second "Fp1" is "Fp1.1"
+        first = pd.read_csv(path, header=None, nrows=1, dtype=str, na_filter=False, **options)
+        counts = Counter(first.iloc[0])
+        for name in {*columns} & keys:
+            column = name if name in counts else name.rpartition(".")[0]
+            if counts[column] > 1:
+                raise BergerError(
+                    f"{path}: has {counts[column]} columns called {column!r}; give each a name of "
+                    "its own in the file."
+                )
         self.other_columns = tuple(name for name in columns if name not in keys)
         table = pd.read_csv(
             path, usecols=[name for name in columns if name in keys], low_memory=False, **options

@@ -20,6 +20,8 @@ from berger.recordings.formats import FORMATS, Reader, format_of, is_companion, 
 from berger.recordings.layout import LayoutConfig
 from berger.recordings.recording import Recording, Unit, Wanted
 
+_LAID_OUT: tuple[str, ...] = get_args(LayoutConfig.model_fields["suffix"].annotation)
+
 
 def find_recordings(
     paths: Sequence[str | Path], root: Path | None = None, *, layout: LayoutConfig | None = None
@@ -29,7 +31,8 @@ def find_recordings(
     Parameters
     ----------
     paths : sequence of path
-        Files, and folders that are searched to any depth. Hidden files are passed over. Of a
+        Files, and folders that are searched to any depth, links to folders too. Hidden files
+        are passed over. Of a
         BIDS root (a folder with a dataset_description.json, given or found in one given), the
         recordings are those in its subjects' folders eeg and ieeg: derivatives and sourcedata
         are searched only if they are given.
@@ -47,8 +50,8 @@ def find_recordings(
     Raises
     ------
     BergerError
-        For a path that does not exist, a file of no known format, a folder without recordings,
-        and two files of the same id.
+        For a path that does not exist, a file of no known format, a folder without recordings or
+        with a folder in it that cannot be read, and two files of the same id.
     """
     known = ", ".join([*FORMATS, *([layout.suffix] if layout else [])])
     found: dict[str, Path] = {}
@@ -60,7 +63,8 @@ def find_recordings(
             if not files:
                 place = " in its subjects' folders eeg and ieeg" if is_root(path) else ""
                 raise BergerError(
-                    f"{path}: holds no recording{place} ({known}); give another folder."
+                    f"{path}: holds no recording{place} ({known}){_undeclared(path) or ';'} give "
+                    "another folder."
                 )
             ids = {file.relative_to(path.parent).as_posix(): file for file in files}
         else:
@@ -131,9 +135,10 @@ def read_recording(
     content = reader(path, wanted, unit)
     channels = content.channels
     whose = identify(path, content.patient_code, subject_pattern)
-    said: dict[str, Any] = {}
+    said: dict[str, Any] = {"notes": content.notes}
     if sidecars is not None:
-        content, said["notes"] = apply_sidecars(path, content, sidecars, unit)
+        content, notes = apply_sidecars(path, content, sidecars, unit)
+        said["notes"] += notes
         said |= {"run": sidecars.run, "task": sidecars.task, "participant": sidecars.participant}
         said["species"] = sidecars.species
         site = whose.site or sidecars.site
@@ -159,26 +164,53 @@ def read_recording(
     )
 
 
-def _search(folder: Path, layout: LayoutConfig | None) -> Iterator[Path]:
-    """Yield the recordings in a folder, at any depth."""
-    for inside, folders, files in os.walk(folder):
-        place = Path(inside)
-        if is_root(place):
-            for recordings_inside in recording_folders(place):
-                yield from _search(recordings_inside, layout)
-                yield from unknown_formats(recordings_inside)
-            folders.clear()
-            continue
-        shown = [name for name in folders if not name.startswith(".")]
-        # A folder may be a recording (.mff); what lies in it is not searched.
-        recordings = [name for name in shown if format_of(place / name)]
-        folders[:] = [name for name in shown if name not in recordings]
-        # Not `is_file`: a link to data that were never fetched is a failure to report.
-        recordings += [name for name in files if not name.startswith(".")]
-        for name in recordings:
-            file = place / name
-            if format_of(file, layout) and not is_companion(file):
-                yield file
+def _undeclared(folder: Path) -> str:
+    """Say which files in a folder could be recordings by a layout."""
+    names = [name.lower() for _, _, files in os.walk(folder) for name in files if name[0] != "."]
+    counts = {suffix: sum(name.endswith(suffix) for name in names) for suffix in _LAID_OUT}
+    there = " and ".join(f"{n} {suffix}" for suffix, n in counts.items() if n)
+    if not there or is_root(folder):
+        return ""
+    return (
+        f", but {there} files, which do not say what is where in them; declare that as `layout` in "
+        "the configuration (examples: berger configs), or"
+    )
+
+
+def _search(
+    folder: Path, layout: LayoutConfig | None, above: tuple[str, ...] = ()
+) -> Iterator[Path]:
+    """Yield the recordings in a folder, at any depth; `above` are the folders that it lies in."""
+    place = os.path.realpath(folder)
+    if place in above:
+        return  # a link to a folder that is being searched
+    above = (*above, place)
+    try:
+        if is_root(folder):
+            inside = recording_folders(folder)
+            others = [path for recordings in inside for path in unknown_formats(recordings)]
+        else:
+            with os.scandir(folder) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+            # A folder may be a recording (.mff); what lies in it is not searched.
+            inside = [
+                path
+                for entry in shown
+                if entry.is_dir() and not format_of(path := folder / entry.name)
+            ]
+            # Not `is_file`: a link to data that were never fetched is a failure to report.
+            files = {folder / entry.name for entry in shown} - {*inside}
+            others = [path for path in files if format_of(path, layout) and not is_companion(path)]
+    except OSError as error:
+        # which is what is looked for first in a folder
+        where = str(error.filename or folder).removesuffix("/dataset_description.json")
+        raise BergerError(
+            f"{where}: cannot be searched ({error.strerror}); make the folder readable, or give "
+            "others that do not hold it."
+        ) from error
+    yield from others
+    for path in inside:
+        yield from _search(path, layout, above)
 
 
 # Default patterns, searched in the file's name. Alone "s" and "p" count only where the name
@@ -264,7 +296,7 @@ def _reader_of(path: Path, layout: LayoutConfig | None) -> Reader:
         raise BergerError(f"{path}: {link or 'does not exist; correct the path'}.")
     suffix = format_of(path, layout)
     if suffix is None:
-        if path.suffix.lower() in get_args(LayoutConfig.model_fields["suffix"].annotation):
+        if path.suffix.lower() in _LAID_OUT:
             raise BergerError(
                 f"{path}: a {path.suffix} file does not say what is where in it; declare it as "
                 f"`layout` (suffix: {path.suffix.lower()}) in the configuration."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,8 @@ class Recording:
     participant : tuple of (str, str)
         All that a BIDS root says of the subject, column and value as they stand there.
     notes : tuple of str
-        What was taken from elsewhere than the file, or left out, in sentences.
+        What was taken from elsewhere than the file or left out, and what is odd about the file,
+        in sentences.
     bads : tuple of str
         Those of `ch_names` that the file or a BIDS root marks as bad.
     """
@@ -167,6 +169,7 @@ class Content:
     patient_code: str | None
     gaps: tuple[Gap, ...] = ()
     units: tuple[str | None, ...] = ()  # of all channels as the file states them, if it does
+    notes: tuple[str, ...] = ()  # what is to be known, in sentences
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,9 @@ class ChannelTable:
     def match(self, path: Path, labels: Sequence[str]) -> dict[int, DescribedChannel]:
         """Return index in the file → row, by name; of equal names the first is the first.
 
+        Programs that rename channels in memory write tables of the new names beside files of the
+        old ones: what is left over is matched by electrode, where that leaves no choice.
+
         Raises
         ------
         BergerError
@@ -197,20 +203,37 @@ class ChannelTable:
         places: dict[str, list[int]] = {}
         for index, label in enumerate(labels):
             places.setdefault(label.strip(), []).append(index)
-        matched, unknown = {}, []
+        matched: dict[int, DescribedChannel] = {}
+        renamed: dict[str, list[DescribedChannel]] = {}
         for row in self.rows:
             if places.get(row.name):
                 matched[places[row.name].pop(0)] = row
             else:
-                unknown.append(row.name)
+                renamed.setdefault(_electrode(row.name), []).append(row)
+        left: dict[str, list[int]] = {}
+        for index in sorted(set(range(len(labels))) - set(matched)):
+            left.setdefault(_electrode(labels[index]), []).append(index)
+        unknown = []
+        for electrode, rows in renamed.items():
+            if len(rows) == len(left.get(electrode, [])) == 1:
+                matched[left.pop(electrode)[0]] = rows[0]
+            else:
+                unknown += [row.name for row in rows]
         if unknown:
-            left = [name for name, indices in places.items() for _ in indices]
+            places_left = sorted(at for indices in left.values() for at in indices)
+            undescribed = [labels[index] for index in places_left]
             raise BergerError(
                 f"{path}: {self.source} describes {_listed(unknown)}, which the file lacks; "
                 f"correct the names there to the file's"
-                + (f", of which {_listed(left)} are not described." if left else ".")
+                + (f", of which {_listed(undescribed)} are not described." if left else ".")
             )
         return matched
+
+
+def _electrode(name: str) -> str:
+    """Return what names of one channel have in common: "EEG FP1-Ref" and "Fp1" are "Fp1"."""
+    bare = re.sub(r"^(eeg|pol)[\s:_.-]+", "", name.strip().casefold())
+    return electrodes_of([name])[0] or bare
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -257,8 +280,10 @@ def recorded_annotations(
     moved = []
     for mark in annotations:
         onset = seconds_at(mark.onset)
-        end = seconds_at(mark.onset + mark.duration)
-        moved.append(Annotation(onset, end - onset, mark.description))
+        duration = seconds_at(mark.onset + mark.duration) - onset
+        if abs(duration - mark.duration) < 1e-9:  # as it was stated, without rounding errors
+            duration = mark.duration
+        moved.append(Annotation(onset, duration, mark.description))
     return tuple(sorted(moved, key=lambda mark: mark.onset))
 
 
