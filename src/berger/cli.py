@@ -423,6 +423,44 @@ def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()
 
 
 @app.command
+def export(
+    *,
+    checkpoint: Path,
+    out: Path,
+    window_seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    n_chans: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    with_times: bool = False,
+    common: Common = Common(),
+) -> None:
+    """Write a model as ONNX, with its input contract as metadata, and check what it computes.
+
+    Parameters
+    ----------
+    checkpoint
+        Folder of a pretrained, adapted or imported model.
+    out
+        File that ends in .onnx.
+    window_seconds
+        Length of the windows; default: those that the model was trained on.
+    n_chans
+        Number of electrodes; default: the model's, or any number where it takes any.
+    with_times
+        Let the file take the positions of the samples as a second input.
+    """
+    from berger.interop.onnx import export as run
+
+    exported = run(
+        checkpoint,
+        out,
+        window_seconds=window_seconds,
+        n_chans=n_chans,
+        with_times=with_times,
+        seed=common.seed or 0,
+    )
+    common.say(f"{out}: {exported}.")
+
+
+@app.command
 def report(folder: Path, *, out: Path | None = None, common: Common = Common()) -> None:
     """Build the report of a corpus, of a run, or of a folder that holds some of these.
 

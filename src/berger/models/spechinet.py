@@ -195,7 +195,8 @@ class SpecHiNetEncoder(Encoder):
         """
         padded, times = self._prepare(signal, times)
         embedding = self._encode(padded, times).embedding
-        return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=len(signal))
+        batch = signal.shape[0]
+        return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=batch)
 
     @property
     def embed_dim(self) -> int:
@@ -207,7 +208,8 @@ class SpecHiNetEncoder(Encoder):
         signal = self.as_input(signal)
         n_times = signal.shape[-1]
         if times is None:
-            times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(len(signal), -1)
+            batch = signal.shape[0]  # len() would be a constant of an exported graph
+            times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(batch, -1)
         shortest = max(n_times, self._shortest(signal.shape[1]))
         missing = -shortest % LENGTH_MULTIPLE + shortest - n_times
         if missing:

@@ -135,7 +135,12 @@ def _blocks(key: Tensor) -> list[slice]:
 def _weights(query: Tensor, key: Tensor, block: slice) -> Tensor:
     """A block's rows of Pᵀ (batch, n_heads, keys, n_tokens): each adds up to one."""
     scores = key[..., block, :] @ query.transpose(-2, -1)
-    scores.diagonal(block.start, -2, -1).zero_()
+    if torch.compiler.is_exporting():  # an exported graph writes nothing in place
+        before, own, after = scores.tensor_split((block.start, block.stop), -1)
+        own = own * (1 - torch.eye(own.shape[-1], dtype=own.dtype, device=own.device))
+        scores = torch.cat((before, own, after), -1)
+    else:
+        scores.diagonal(block.start, -2, -1).zero_()
     return scores.softmax(-1)
 
 
@@ -222,7 +227,7 @@ class SpecHiNetPublishedEncoder(SpecHiNetEncoder):
         n_chans = signal.shape[1]
         down1 = self.down1(rearrange(signal, "batch chans times -> batch 1 (chans times)"))
         down2 = _by_electrode(self.down2(down1), n_chans)
-        tokens = down2.reshape(len(down2), -1, down2.shape[1])
+        tokens = down2.reshape(down2.shape[0], -1, down2.shape[1])
         x = _to_map(self.attention1(tokens, _stage_times(times, n_chans, 16)))
         down3 = _by_electrode(self.down3(_by_branch(x, n_chans)), n_chans)
         x = self._to_tokens(self.bottom1(down3), n_chans)
