@@ -95,7 +95,7 @@ def test_zero_padding_changes_nothing_that_is_cropped_away(n_times: int) -> None
     with torch.inference_mode():
         short = model.reconstruct(signal, times[:, :n_times])
         long = model.reconstruct(padded, times)
-        features = model.forward_features(signal, times[:, :n_times])
+        features = model.forward_features(signal, times=times[:, :n_times])
     torch.testing.assert_close(short.fine, long.fine[..., :n_times], rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(short.coarse, long.coarse[..., :n_times], rtol=1e-4, atol=1e-3)
     assert features.tokens.shape[1] == 3 * 2 * padded_length // 120
@@ -105,8 +105,8 @@ def test_only_differences_of_times_count() -> None:
     model, signal = small().double(), microvolts(2, 3, 600).double()
     times = torch.linspace(1, 10, 600, dtype=torch.float64).expand(2, -1)
     with torch.inference_mode():
-        here, later = (model.forward_features(signal, times + shift) for shift in (0, 50))
-        stretched = model.forward_features(signal, 3 * times)
+        here, later = (model.forward_features(signal, times=times + shift) for shift in (0, 50))
+        stretched = model.forward_features(signal, times=3 * times)
     torch.testing.assert_close(here.tokens, later.tokens, rtol=0, atol=1e-10)
     assert (here.tokens - stretched.tokens).abs().max() > 1e-5
 

@@ -85,7 +85,7 @@ def test_spectrum_and_bottleneck_agree_with_the_published_program(
     model = fusion()
     agree(model.gate.spectrum(golden["signal"]), golden["welch_psd"])
     expert = model.experts[0]
-    tokens = expert.forward_features(100 * golden["signal"], golden["positions"]).tokens
+    tokens = expert.forward_features(100 * golden["signal"], times=golden["positions"]).tokens
     agree(tokens.transpose(1, 2), golden["expert0_bottleneck"])
 
 

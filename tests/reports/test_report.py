@@ -12,9 +12,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from berger.corpus import prepare
 from berger.errors import BergerError
+from berger.evaluation.decoding import AdaptationConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import LayoutConfig
 from berger.reports import build_report
@@ -269,6 +271,31 @@ def test_the_methods_name_what_ran(page: Page, demo: Path) -> None:
     run = json.loads((demo / "pretrain" / "run.json").read_text())
     assert run["command"] in page.text
     assert run["corpus"]["id"] in page.text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_methods_tell_experts_and_fine_tuning(demo: Path) -> None:
+    record = json.loads((demo / "pretrain" / "run.json").read_text())
+    record |= {"part": {"experts": 3, "expert": 1}, "training_windows": 1234}
+    (demo / "pretrain" / "run.json").write_text(json.dumps(record))
+    adapted = demo / "adapt"
+    record = json.loads((adapted / "run.json").read_text())
+    record["checkpoint"]["name"] = "specmoe"
+    (adapted / "run.json").write_text(json.dumps(record))
+    config = AdaptationConfig.model_validate(
+        {"strategy": "fine-tuning", "fine_tuning": {"unfreeze": 2, "lr": 0.003}}
+    )
+    (adapted / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    text = Page(build_report(demo)).text
+    for fact in (
+        "expert 2 of 3",
+        "1,234 windows",
+        "a gate for every feature, read from the power spectrum",
+        "up to 100 epochs by Adam (learning rate 0.003",
+        "frozen before epoch 3",
+        "The epoch whose weights were used was chosen by the validation people",
+    ):
+        assert fact in text
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -12,6 +12,7 @@ from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.models.contract import EEGModel, Encoder, Features, InputContract
+from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
 from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
@@ -21,6 +22,8 @@ from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 __all__ = [
     "Classifier",
     "ClassifierConfig",
+    "DareConfig",
+    "DareEEG",
     "EEGModel",
     "Encoder",
     "Features",
@@ -58,6 +61,7 @@ MODELS: dict[str, Config] = {
     ),
     "spechinet-published": SpecHiNetPublishedConfig(),
     "specmoe": SpecMoEConfig(),
+    **{f"dare-{size}": config for size, config in DARE_SIZES.items()},
 }
 """The models that can be made by name."""
 

@@ -76,7 +76,8 @@ class Features:
     Attributes
     ----------
     tokens : Tensor, shape (batch, n_tokens, dim)
-        Channel-major: all steps of the first electrode, then of the second, …
+        Channel-major, where tokens belong to electrodes (`Encoder.features_by_electrode`): all
+        steps of the first electrode, then of the second, …; otherwise time-major.
     summary : Tensor, shape (batch, dim)
         The tokens pooled: their mean, unless the model's configuration says otherwise.
     """
@@ -129,6 +130,9 @@ class EEGModel(nn.Module):
 class Encoder(EEGModel, ABC):
     """A model that turns windows into features."""
 
+    features_by_electrode = True
+    """Whether every electrode has tokens of its own, the same number each."""
+
     def as_input(self, signal: Tensor) -> Tensor:
         """Return windows in the type and on the device of the model's weights.
 
@@ -145,6 +149,18 @@ class Encoder(EEGModel, ABC):
             )
         return signal
 
+    @staticmethod
+    def check_names(signal: Tensor, ch_names: Sequence[str] | None) -> None:
+        """Raise BergerError unless there is a name for each electrode, or none at all."""
+        if ch_names is None:
+            return
+        if isinstance(ch_names, str) or not all(isinstance(name, str) for name in ch_names):
+            raise BergerError("ch_names must be names, one for each electrode of the signal.")
+        if len(ch_names) != signal.shape[1]:
+            raise BergerError(
+                f"{len(ch_names)} names for a signal of {signal.shape[1]} electrodes; name each."
+            )
+
     @property
     @abstractmethod
     def embed_dim(self) -> int:
@@ -154,8 +170,8 @@ class Encoder(EEGModel, ABC):
     def forward_features(
         self,
         signal: Tensor,
-        times: Tensor | None = None,
         ch_names: Sequence[str] | None = None,
+        times: Tensor | None = None,
     ) -> Features:
         """Embed windows.
 
@@ -163,13 +179,13 @@ class Encoder(EEGModel, ABC):
         ----------
         signal : Tensor, shape (batch, n_chans, n_times)
             Microvolts at the contract's rate.
-        times : Tensor, shape (batch, n_times), optional
-            Position of each sample.
         ch_names : sequence of str, optional
             Names of the electrodes.
+        times : Tensor, shape (batch, n_times), optional
+            Position of each sample.
 
         Returns
         -------
         Features
-            `embed_dim` wide, the same number of tokens for every electrode.
+            `embed_dim` wide.
         """

@@ -8,17 +8,20 @@ from pydantic import Field
 
 from berger.configuration import Config
 from berger.models.contract import Encoder, InputContract
+from berger.models.dare import DareConfig, DareEEG
 from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
 from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
 from berger.models.specmoe import SpecMoE, SpecMoEConfig
 
 EncoderConfig = Annotated[
-    SpecHiNetConfig | SpecHiNetPublishedConfig | SpecMoEConfig, Field(discriminator="name")
+    SpecHiNetConfig | SpecHiNetPublishedConfig | SpecMoEConfig | DareConfig,
+    Field(discriminator="name"),
 ]
 ENCODERS: dict[type[Config], type[Any]] = {
     SpecHiNetConfig: SpecHiNet,
     SpecHiNetPublishedConfig: SpecHiNetPublished,
     SpecMoEConfig: SpecMoE,
+    DareConfig: DareEEG,
 }
 
 

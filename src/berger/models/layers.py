@@ -85,3 +85,55 @@ class RotaryAttentionLayer(nn.Module):
         # never materialises the (n_tokens, n_tokens) scores
         attended = F.scaled_dot_product_attention(rotate(q, times), rotate(k, times), v)
         return rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
+
+
+class PreNormAttentionLayer(nn.Module):
+    """The usual attention layer with norms inside the residual branches.
+
+        y = x + W_o attention(W_qkv Norm(x));  out = y + FFN(Norm(y))
+
+    Parameters
+    ----------
+    dim : int
+        Width of the tokens.
+    n_heads : int
+    """
+
+    def __init__(self, dim: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.norm_attention = nn.LayerNorm(dim, eps=1e-6)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.norm_feedforward = nn.LayerNorm(dim, eps=1e-6)
+        self.feedforward = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
+        )
+
+    def forward(self, tokens: Tensor, times: Tensor | None = None) -> Tensor:
+        """Map tokens to the same shape.
+
+        Parameters
+        ----------
+        tokens : Tensor, shape (batch, n_tokens, dim)
+        times : Tensor, shape (batch or 1, n_tokens), optional
+            Positions, by which the first half of each head's queries and keys is turned.
+        """
+        q, k, v = rearrange(
+            self.qkv(self.norm_attention(tokens)),
+            "batch tokens (three heads dim) -> three batch heads tokens dim",
+            three=3,
+            heads=self.n_heads,
+        )
+        if times is not None:
+            q, k = _rotate_first_half(q, times), _rotate_first_half(k, times)
+        attended = F.scaled_dot_product_attention(q, k, v)
+        joined = rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
+        y = tokens + self.out(joined)
+        out: Tensor = y + self.feedforward(self.norm_feedforward(y))
+        return out
+
+
+def _rotate_first_half(x: Tensor, times: Tensor) -> Tensor:
+    turned, kept = x.chunk(2, dim=-1)
+    return torch.cat((rotate(turned, times), kept), dim=-1)

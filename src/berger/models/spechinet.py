@@ -39,7 +39,6 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
-from berger.errors import BergerError
 from berger.models.contract import Encoder, Features, InputContract
 from berger.models.layers import RotaryAttentionLayer
 from berger.spectral import apply_gain, map_shape
@@ -159,8 +158,8 @@ class SpecHiNetEncoder(Encoder):
     def forward_features(
         self,
         signal: Tensor,
-        times: Tensor | None = None,
         ch_names: Sequence[str] | None = None,
+        times: Tensor | None = None,
     ) -> Features:
         """Embed windows.
 
@@ -168,11 +167,11 @@ class SpecHiNetEncoder(Encoder):
         ----------
         signal : Tensor, shape (batch, n_chans, n_times)
             Microvolts at `config.sfreq`.
+        ch_names : sequence of str, optional
+            Names of the electrodes; this network reads any and needs none.
         times : Tensor, shape (batch, n_times), optional
             Position of each sample for the rotary encoding; 0.1 to 1.1 over the window if not
             given, as the paper does downstream.
-        ch_names : sequence of str, optional
-            Names of the electrodes; this network reads any and needs none.
 
         Returns
         -------
@@ -184,10 +183,7 @@ class SpecHiNetEncoder(Encoder):
         BergerError
             If the shapes do not fit.
         """
-        if ch_names is not None and len(ch_names) != signal.shape[1]:
-            raise BergerError(
-                f"{len(ch_names)} names for a signal of {signal.shape[1]} electrodes; name each."
-            )
+        self.check_names(signal, ch_names)
         padded, times = self._prepare(signal, times)
         tokens = self._to_tokens(self._encode(padded, times).embedding, signal.shape[1])
         return Features(tokens=tokens, summary=tokens.mean(1))

@@ -188,10 +188,10 @@ class SpecMoE(Encoder):
     def forward_features(
         self,
         signal: Tensor,
-        times: Tensor | None = None,
         ch_names: Sequence[str] | None = None,
+        times: Tensor | None = None,
     ) -> Features:
-        """Embed windows, parameters as in `forward`.
+        """Embed windows, parameters as in `forward`, and names of the electrodes, if wanted.
 
         Returns
         -------
@@ -204,10 +204,7 @@ class SpecMoE(Encoder):
         BergerError
             If the shapes do not fit, or the window is shorter than a segment of the spectrum.
         """
-        if ch_names is not None and len(ch_names) != signal.shape[1]:
-            raise BergerError(
-                f"{len(ch_names)} names for a signal of {signal.shape[1]} electrodes; name each."
-            )
+        self.check_names(signal, ch_names)
         mixed = self._mix(signal, times, self.gates(signal))
         return Features(tokens=mixed, summary=self._pool_chans(mixed))
 

@@ -205,7 +205,12 @@ class Run:
 def model_name(config: Mapping[str, Any]) -> str:
     """Return the name by which people know the model of a configuration."""
     name = str(config.get("name", "the network"))
-    return {"spechinet": "SpecHi-Net"}.get(name, name)
+    known = {
+        "spechinet": "SpecHi-Net",
+        "spechinet-published": "SpecHi-Net in its published layout",
+        "specmoe": "SpecMoE",
+    }
+    return known.get(name, name)
 
 
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -178,6 +178,12 @@ def _pretraining(run: Run, cite: Cite) -> str:
             if weights
             else "."
         )
+    part = mapping(record, "part")
+    if part.get("experts", 1) > 1:
+        text += (
+            f" It is expert {part['expert'] + 1} of {part['experts']}, each trained on a part of "
+            f"the shuffled training windows of its own ({record['training_windows']:,} windows)."
+        )
     text += _optimisation(record, mapping(config, "training"))
     people = mapping(record, "subjects")
     if people:
@@ -264,25 +270,30 @@ def _adaptation(run: Run, cite: Cite) -> str:
     if classes := task.get("classes"):
         text += f" of the classes {enumeration(map(str, classes))}"
     text += "."
+    pooled = (
+        "averaged over time, electrode by electrode"
+        if config.get("pooling") == "electrodes"
+        else "averaged over electrodes and time"
+    )
+    trained = checkpoint.get("trained_parameters")
+    size = f" ({trained:,} parameters)" if trained else ""
     if config.get("strategy") == "frozen probe":
-        pooled = (
-            "averaged over time, electrode by electrode"
-            if config.get("pooling") == "electrodes"
-            else "averaged over electrodes and time"
-        )
-        trained = checkpoint.get("trained_parameters")
         text += (
             f" The pretrained encoder was frozen and its features were {pooled}; a class-balanced "
-            f"logistic regression{f' ({trained:,} parameters)' if trained else ''} on standardised "
-            "features was fitted to them."
+            f"logistic regression{size} on standardised features was fitted to them."
         )
+    elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
+        text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
+    chosen = {
+        "frozen probe": "The strength of the L2 penalty",
+        "fine-tuning": "The epoch whose weights were used",
+    }.get(str(config.get("strategy")), "What was left open")
     if folds := record.get("folds"):
         people = {person for fold in folds for person in fold.get("test", ())}
         text += (
             f" It was tested in {len(folds)} folds by person ({len(people)} people), such that "
-            "nobody was in more than one of the training, validation and test parts of a fold. The "
-            "strength of the L2 penalty was chosen by the validation people; the test people were "
-            "used once."
+            "nobody was in more than one of the training, validation and test parts of a fold. "
+            f"{chosen} was chosen by the validation people; the test people were used once."
         )
         seen = record.get("seen_in_pretraining") or ()
         text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
@@ -293,6 +304,39 @@ def _adaptation(run: Run, cite: Cite) -> str:
     baselines = [name for name in config.get("baselines") or () if name != "chance"]
     if baselines:
         text += f" The same protocol was applied to {enumeration(map(str, baselines))}."
+    return text
+
+
+_GATES = {
+    "spectral": "a gate for every feature, read from the power spectrum of the window",
+    "encoding": "a gate for every feature, read from a small encoding of the window",
+    "softmax": "weights of the experts, read from the power spectrum of the window",
+    "none": "no gate",
+}
+
+
+def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size: str) -> str:
+    settings, mixture = mapping(config, "fine_tuning"), mapping(config, "mixture")
+    text = f" The pretrained encoder's features were {pooled} and read by a new linear layer"
+    if is_mixture:
+        gate = _GATES.get(mixture.get("gate", ""), "a new gate")
+        over = (mixture.get("pool_time", "mean"), mixture.get("pool_chans", "mean"))
+        text = (
+            f" The experts' features were joined by {gate}, pooled over time ({over[0]}) and "
+            f"electrodes ({over[1]}), and read by a new hidden layer"
+        )
+    weighted = "weighted by the inverse frequency of its class, " * settings["class_weights"]
+    text += (
+        f"; the network{size} was trained for up to {settings['epochs']} epochs by Adam (learning "
+        f"rate {settings['lr']:g}, batches of {settings['batch_size']}) on the cross-entropy, "
+        f"{weighted}halving the rate after {settings['patience']} epochs without a lower "
+        "validation loss."
+    )
+    unfreeze = settings["unfreeze"]
+    if unfreeze is None:
+        text += " What was pretrained stayed frozen."
+    elif unfreeze:
+        text += f" What was pretrained was frozen before epoch {unfreeze + 1}."
     return text
 
 

@@ -1,0 +1,533 @@
+"""DARE-EEG (arXiv 2605.18298): electrodes are read in space, time steps are predicted in time.
+
+A window is cut into patches of 64 samples of one electrode. The encoder sums up each time step on
+its own from whichever patches are visible; the predictor tells what it would have said of the steps
+it did not see; the reconstructor draws hidden patches from both. Only the encoder is used
+downstream.
+
+    signal (batch, C, T), T a multiple of 64         N = T / 64 steps, S of them seen
+      │ visible patches are picked, then embedded     (batch, S, V, D)
+      ├─ encoder        over a step's patches and K summary tokens, step by step
+      │                 the summary tokens are kept   (batch, S, K, D) = the features
+      ├─ predictor      over all steps, rotary; mask tokens where a step was not seen
+      │                 predicted                     (batch, N, K, D)
+      │                 combined: features at seen steps, predicted ones at the others
+      └─ reconstructor  over `combined` and one query for each hidden patch, rotary
+                                                      (batch, hidden patches, 64)
+
+Every electrode has a learned embedding, found by its name, so that any montage of the 62 in any
+order can be read. A patch is addressed by one number, step · C + channel.
+
+Differences from the published program: patches are embedded by a linear layer, which is what its
+convolution without overlap amounts to, and hidden patches are left out before they are embedded.
+docs/decisions/0017-dare.md.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Sequence
+from typing import Literal, Self, cast
+
+import numpy as np
+import torch
+from einops import rearrange
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from berger.channels import canonical_names, positions
+from berger.configuration import Config
+from berger.errors import BergerError
+from berger.models.contract import Encoder, Features, InputContract
+from berger.models.layers import PreNormAttentionLayer
+
+_TABLE = """
+                Fp1 Fpz Fp2
+            AF7 AF3     AF4 AF8
+     F7  F5  F3  F1  Fz  F2  F4  F6  F8
+    FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8
+     T7  C5  C3  C1  Cz  C2  C4  C6  T8
+    TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8
+     P7  P5  P3  P1  Pz  P2  P4  P6  P8
+        PO7 PO5 PO3 POz PO4 PO6 PO8
+                 O1  Oz  O2
+"""
+ELECTRODES = tuple(_TABLE.split())
+"""Electrodes that have an embedding, in the order of the table."""
+
+_NAMES = (
+    (r"patch_embed\.proj\.", "embed."),
+    (r"chan_embed\.", "electrodes."),
+    (r"summary_token$", "summary_tokens"),
+    (r"\.(predictor|reconstructor)_(embed|norm)\.", r".\2."),
+    (r"\.(predictor|reconstructor)_proj\.", ".out."),
+    (r"\.((predictor|reconstructor)_)?blocks\.", ".layers."),
+    (r"norm1\.", "norm_attention."),
+    (r"attn\.qkv\.", "qkv."),
+    (r"attn\.proj\.", "out."),
+    (r"norm2\.", "norm_feedforward."),
+    (r"mlp\.fc1\.", "feedforward.0."),
+    (r"mlp\.fc2\.", "feedforward.2."),
+)
+"""How the published program names its parameters, and how they are named here."""
+
+
+class DareConfig(Config):
+    """Size and variants of a DARE-EEG; the defaults are the paper's nano.
+
+    Attributes
+    ----------
+    sfreq : float
+        Sampling rate in Hz.
+    scale : float
+        Microvolts per unit inside the network.
+    patch_size : int
+        Samples of a patch.
+    embed_dim : int
+        Width of the tokens.
+    n_streams : int
+        Summary tokens of a time step.
+    encoder_depth, predictor_depth, reconstructor_depth : int
+        Attention layers.
+    n_heads : int
+        Attention heads; a head's width must be a multiple of 4.
+    parts : {"all", "encoder"}
+        "encoder" leaves out what only pretraining needs.
+    unknown_electrodes : {"refuse", "nearest"}
+        What becomes of electrodes without an embedding: an error, or they take the embedding of
+        the nearest electrode that has one, which a warning says.
+    """
+
+    name: Literal["dare"] = "dare"
+    sfreq: float = Field(256.0, gt=0)
+    scale: float = Field(10.0, gt=0)
+    patch_size: int = Field(64, ge=2)
+    embed_dim: int = Field(64, ge=4)
+    n_streams: int = Field(1, ge=1)
+    encoder_depth: int = Field(2, ge=1)
+    predictor_depth: int = Field(2, ge=1)
+    reconstructor_depth: int = Field(4, ge=1)
+    n_heads: int = Field(4, ge=1)
+    parts: Literal["all", "encoder"] = "all"
+    unknown_electrodes: Literal["refuse", "nearest"] = "refuse"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Self:
+        if self.embed_dim % (4 * self.n_heads):
+            raise ValueError(f"width {self.embed_dim} must be a multiple of 4 · n_heads")
+        return self
+
+
+def _size(dim: int, n_streams: int, depths: tuple[int, int, int], n_heads: int) -> DareConfig:
+    encoder, predictor, reconstructor = depths
+    return DareConfig(
+        embed_dim=dim,
+        n_streams=n_streams,
+        encoder_depth=encoder,
+        predictor_depth=predictor,
+        reconstructor_depth=reconstructor,
+        n_heads=n_heads,
+    )
+
+
+DARE_SIZES = {
+    "nano": _size(64, 1, (2, 2, 4), 4),
+    "light": _size(128, 1, (6, 6, 6), 4),
+    "small": _size(256, 1, (6, 6, 6), 4),
+    "base": _size(256, 4, (8, 8, 8), 4),
+    "deep": _size(512, 4, (8, 8, 8), 8),
+}
+"""The paper's sizes."""
+
+
+class DareEEG(Encoder):
+    """Encoder, predictor and reconstructor; the latter two are there if `config.parts` is "all".
+
+    Parameters
+    ----------
+    config : DareConfig
+    contract : InputContract, optional
+        Default: any window at `config.sfreq`. Its electrodes, if it names any, serve where no
+        names are given.
+    """
+
+    config: DareConfig
+    features_by_electrode = False
+
+    def __init__(self, config: DareConfig, contract: InputContract | None = None) -> None:
+        super().__init__(config, contract or InputContract(sfreq=config.sfreq))
+        self.encoder = DareEncoder(config)
+        if config.parts == "all":
+            self.predictor = DarePredictor(config)
+            self.reconstructor = DareReconstructor(config)
+        self._montages: dict[tuple[str, ...], list[int]] = {}
+
+    def forward_features(
+        self,
+        signal: Tensor,
+        ch_names: Sequence[str] | None = None,
+        times: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> Features:
+        """Embed windows.
+
+        Parameters
+        ----------
+        signal : Tensor, shape (batch, n_chans, n_times)
+            Microvolts at `config.sfreq`; n_times a multiple of `config.patch_size`.
+        ch_names : sequence of str, optional
+            Names of the electrodes; default: those of the contract.
+        times : Tensor, shape (batch, n_times), optional
+            Changes nothing: the encoder reads every time step on its own.
+        visible : Tensor of int, shape (n_seen, n_visible), optional
+            Patches that are looked at, step · n_chans + channel, the same for the whole batch; a
+            row holds patches of one step. Default: all.
+
+        Returns
+        -------
+        Features
+            n_seen · n_streams tokens, time-major: all streams of the first seen step, then of the
+            second, …; the summary is their mean.
+
+        Raises
+        ------
+        BergerError
+            If the shapes do not fit, or an electrode has no embedding of its own.
+        """
+        scaled, electrodes = self.prepare(signal, ch_names)
+        if visible is not None:
+            visible = torch.as_tensor(visible, device=scaled.device)
+            _check_visible(visible, scaled.shape[1], scaled.shape[2] // self.config.patch_size)
+        features = self.encoder(scaled, electrodes, visible)
+        tokens = rearrange(features, "batch steps streams dim -> batch (steps streams) dim")
+        return Features(tokens=tokens, summary=tokens.mean(1))
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the features."""
+        return self.config.embed_dim
+
+    def prepare(
+        self, signal: Tensor, ch_names: Sequence[str] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what `encoder` and `reconstructor` read.
+
+        Parameters
+        ----------
+        signal, ch_names
+            As in `forward_features`.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_chans, n_times)
+            The signal in the network's unit.
+        Tensor of int, shape (n_chans,)
+            Each channel's place in the table of embeddings.
+
+        Raises
+        ------
+        BergerError
+            As `forward_features`.
+        """
+        signal = self.as_input(signal)
+        if (n_times := signal.shape[-1]) % self.config.patch_size or not n_times:
+            raise BergerError(
+                f"a window of {n_times} samples is no multiple of a patch's "
+                f"{self.config.patch_size}; cut windows of whole patches, "
+                f"{self.config.patch_size / self.config.sfreq:g} s each."
+            )
+        names = self.contract.ch_names if ch_names is None else ch_names
+        if names is None:
+            raise BergerError("this model finds its electrodes by name; give ch_names.")
+        self.check_names(signal, names)
+        places = torch.tensor(self.places(names), device=signal.device)
+        return signal / self.config.scale, places
+
+    def places(self, ch_names: Sequence[str]) -> list[int]:
+        """Return each channel's place in `ELECTRODES`, which is that in the table of embeddings.
+
+        Warns, once for each montage, where `config.unknown_electrodes` is "nearest" and a channel
+        takes the embedding of its neighbour.
+
+        Raises
+        ------
+        BergerError
+            If a channel has no embedding, or two have the same.
+        """
+        montage = tuple(ch_names)
+        if montage not in self._montages:
+            places, borrowed = find_places(montage, self.config.unknown_electrodes == "nearest")
+            if borrowed:
+                told = ", ".join(f"{name} as {ELECTRODES[place]}" for name, place in borrowed)
+                warnings.warn(
+                    f"electrodes without an embedding are read as their nearest: {told}.",
+                    stacklevel=2,
+                )
+            self._montages[montage] = places
+        return self._montages[montage]
+
+
+class DareEncoder(nn.Module):
+    """Sums up each time step on its own.
+
+    Parameters
+    ----------
+    config : DareConfig
+    """
+
+    def __init__(self, config: DareConfig) -> None:
+        super().__init__()
+        dim, self.n_streams, self.patch_size = config.embed_dim, config.n_streams, config.patch_size
+        self.embed = nn.Linear(config.patch_size, dim)
+        self.electrodes = nn.Embedding(len(ELECTRODES), dim)
+        self.summary_tokens = nn.Parameter(torch.empty(1, config.n_streams, dim))
+        self.layers = _layers(config, config.encoder_depth)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        _initialise(self)
+
+    def forward(self, signal: Tensor, electrodes: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Return features (batch, n_seen, n_streams, dim).
+
+        Parameters
+        ----------
+        signal : Tensor, shape (batch, n_chans, n_times)
+            In the network's unit.
+        electrodes : Tensor of int, shape (n_chans,)
+            Places in the table of embeddings.
+        visible : Tensor of int, shape (n_seen, n_visible), optional
+            As in `DareEEG.forward_features`. What is not in it is never read.
+        """
+        n_chans = signal.shape[1]
+        if visible is None:
+            n_steps = signal.shape[2] // self.patch_size
+            visible = torch.arange(n_steps * n_chans, device=signal.device).view(n_steps, n_chans)
+        tokens = self.embed(patches_at(signal, visible, self.patch_size))
+        tokens = tokens + self.electrodes(electrodes[visible % n_chans])
+        steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
+        x = torch.cat((steps, self.summary_tokens.expand(len(steps), -1, -1)), 1)
+        for layer in self.layers:
+            x = layer(x)
+        features = self.norm(x[:, -self.n_streams :])
+        return rearrange(features, "(batch steps) k dim -> batch steps k dim", batch=len(signal))
+
+
+class DarePredictor(nn.Module):
+    """Tells what the encoder would have said of the time steps that it did not see.
+
+    Parameters
+    ----------
+    config : DareConfig
+    """
+
+    def __init__(self, config: DareConfig) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.embed = nn.Linear(dim, dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, config.n_streams, dim))
+        self.layers = _layers(config, config.predictor_depth)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.out = nn.Linear(dim, dim)
+        _initialise(self)
+
+    def forward(self, features: Tensor, seen: Tensor, n_steps: int) -> tuple[Tensor, Tensor]:
+        """Predict the features of all time steps from those of the seen ones.
+
+        Parameters
+        ----------
+        features : Tensor, shape (batch, n_seen, n_streams, dim)
+            From `DareEncoder`.
+        seen : Tensor of int, shape (n_seen,)
+            Time step of each of them.
+        n_steps : int
+            Time steps of the window.
+
+        Returns
+        -------
+        predicted : Tensor, shape (batch, n_steps, n_streams, dim)
+        combined : Tensor, shape (batch, n_steps, n_streams, dim)
+            The encoder's features at seen steps, predicted ones at the others.
+        """
+        n_streams = features.shape[2]
+        every = torch.arange(n_steps, device=features.device)
+        place = torch.arange(len(seen), device=features.device)
+        masks = self.mask_token.expand(len(features), -1, -1, -1)
+        # place of each step's token among those of the seen steps and, last, the mask token
+        source = torch.full_like(every, len(seen)).index_copy(0, seen, place)
+        tokens = torch.cat((self.embed(features), masks), 1)[:, source]
+        x = rearrange(tokens, "batch steps streams dim -> batch (steps streams) dim")
+        times = _times(every).repeat_interleave(n_streams)[None]
+        for layer in self.layers:
+            x = layer(x, times)
+        predicted = self.out(self.norm(x))
+        predicted = rearrange(predicted, "batch (steps k) dim -> batch steps k dim", k=n_streams)
+        source = (every + len(seen)).index_copy(0, seen, place)
+        return predicted, torch.cat((features, predicted), 1)[:, source]
+
+
+class DareReconstructor(nn.Module):
+    """Draws hidden patches.
+
+    Parameters
+    ----------
+    config : DareConfig
+    """
+
+    def __init__(self, config: DareConfig) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.embed = nn.Linear(dim, dim)
+        self.electrodes = nn.Embedding(len(ELECTRODES), dim)
+        self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.layers = _layers(config, config.reconstructor_depth)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.out = nn.Linear(dim, config.patch_size)
+        _initialise(self)
+
+    def forward(self, combined: Tensor, targets: Tensor, electrodes: Tensor) -> Tensor:
+        """Return patches (batch, n_targets, patch_size), in the order of the targets.
+
+        Parameters
+        ----------
+        combined : Tensor, shape (batch, n_steps, n_streams, dim)
+            From `DarePredictor`.
+        targets : Tensor of int, shape (n_targets,)
+            Patches to draw, step · n_chans + channel.
+        electrodes : Tensor of int, shape (n_chans,)
+            Places in the table of embeddings.
+        """
+        batch, n_steps, n_streams, _ = combined.shape
+        n_chans = len(electrodes)
+        queries = self.mask_token + self.electrodes(electrodes[targets % n_chans])
+        known = self.embed(combined).flatten(1, 2)
+        x = torch.cat((known, queries.expand(batch, -1, -1)), 1)
+        every = torch.arange(n_steps, device=combined.device)
+        times = torch.cat((every.repeat_interleave(n_streams), targets // n_chans))
+        for layer in self.layers:
+            x = layer(x, _times(times)[None])
+        patches: Tensor = self.out(self.norm(x[:, known.shape[1] :]))
+        return patches
+
+
+def patches_at(signal: Tensor, indices: Tensor, patch_size: int) -> Tensor:
+    """Pick patches.
+
+    Parameters
+    ----------
+    signal : Tensor, shape (batch, n_chans, n_times)
+    indices : Tensor of int, shape (...)
+        step · n_chans + channel.
+    patch_size : int
+
+    Returns
+    -------
+    Tensor, shape (batch, ..., patch_size)
+    """
+    n_chans = signal.shape[1]
+    cut = rearrange(signal, "batch chans (steps size) -> batch chans steps size", size=patch_size)
+    picked: Tensor = cut[:, indices % n_chans, indices // n_chans]
+    return picked
+
+
+def find_places(
+    ch_names: Sequence[str], nearest: bool = False
+) -> tuple[list[int], list[tuple[str, int]]]:
+    """Find electrodes in the table of embeddings.
+
+    Parameters
+    ----------
+    ch_names : sequence of str
+        Names or labels that `berger.channels.canonical_names` understands.
+    nearest : bool
+        Electrodes that are not in it take the place of the nearest one that is.
+
+    Returns
+    -------
+    list of int
+        Places in `ELECTRODES`.
+    list of (str, int)
+        The electrodes that are not in it, and whose places they took.
+
+    Raises
+    ------
+    BergerError
+        If a channel has no place, or two have the same.
+    """
+    known = {name: place for place, name in enumerate(ELECTRODES)}
+    found = [known.get(name or "") for name in canonical_names(ch_names)]
+    unknown = [name for name, place in zip(ch_names, found, strict=True) if place is None]
+    borrowed = []
+    if nearest:
+        for name, where in zip(unknown, positions(unknown), strict=True):
+            if np.isfinite(where).all():
+                distance = np.linalg.norm(positions(ELECTRODES) - where, axis=1)
+                borrowed.append((name, int(distance.argmin())))
+        unknown = [name for name in unknown if name not in dict(borrowed)]
+    if unknown:
+        hint = "keep them out" if nearest else "keep them out, or set unknown_electrodes: nearest"
+        why = " and no position" if nearest else ""
+        raise BergerError(
+            f"the model has no embedding{why} for {', '.join(unknown)}; prepare the recordings "
+            f"with ch_names that {hint}."
+        )
+    places = [
+        dict(borrowed)[name] if place is None else place
+        for name, place in zip(ch_names, found, strict=True)
+    ]
+    for place in places:
+        if places.count(place) > 1:
+            both = [name for name, own in zip(ch_names, places, strict=True) if own == place]
+            raise BergerError(
+                f"{' and '.join(both)} would share the embedding of {ELECTRODES[place]}; prepare "
+                "the recordings with ch_names that keep one of them."
+            )
+    return places, borrowed
+
+
+def name_here(published: str) -> str:
+    """Return the name here of a parameter of the published program."""
+    name = published
+    for pattern, ours in _NAMES:
+        name = re.sub(pattern, ours, name)
+    return name
+
+
+def _check_visible(visible: Tensor, n_chans: int, n_steps: int) -> None:
+    """Raise BergerError unless these are patches of a window, each row of one step, none twice."""
+    fault = None
+    if visible.ndim != 2 or visible.is_floating_point() or not visible.numel():
+        fault = "are no table of whole numbers, a row for each seen step"
+    elif visible.min() < 0 or visible.max() >= n_chans * n_steps:
+        fault = f"reach beyond the window's {n_chans * n_steps} patches"
+    elif (visible // n_chans != visible[:, :1] // n_chans).any():
+        fault = "hold patches of several time steps in one row"
+    elif len(set(visible.flatten().tolist())) < visible.numel():
+        fault = "hold a patch twice"
+    if fault:
+        raise BergerError(f"the visible patches {fault}; give step · {n_chans} + channel.")
+
+
+def _times(steps: Tensor) -> Tensor:
+    """Positions of time steps for the rotary encoding."""
+    return steps / 2
+
+
+def _layers(config: DareConfig, depth: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        PreNormAttentionLayer(config.embed_dim, config.n_heads) for _ in range(depth)
+    )
+
+
+def _initialise(part: DareEncoder | DarePredictor | DareReconstructor) -> None:
+    """Truncated normal weights, zero biases; the deeper a layer, the less it adds at first."""
+    for module in part.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+    for token in part.parameters(recurse=False):
+        nn.init.trunc_normal_(token, std=0.02)
+    with torch.no_grad():
+        for depth, layer in enumerate(cast(Sequence[PreNormAttentionLayer], part.layers), 1):
+            layer.out.weight /= (2 * depth) ** 0.5
+            cast(nn.Linear, layer.feedforward[-1]).weight /= (2 * depth) ** 0.5
