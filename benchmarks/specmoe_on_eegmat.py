@@ -59,11 +59,11 @@ def held_out(run: Path) -> list[str]:
     return list(model.provenance["subjects"]["validation"])
 
 
-def interval(values: npt.NDArray[np.float64]) -> str:
-    """Mean over people (rows) and its interval."""
+def interval(values: npt.NDArray[np.float64], sign: str = "") -> str:
+    """Mean over people and its interval, as text; "+" as sign for a difference."""
     drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
     low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return f"{values.mean():.3f} ({low:.3f} to {high:.3f})"
+    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def restoration(corpus: Corpus, runs: list[Path]) -> None:
@@ -95,7 +95,7 @@ def restoration(corpus: Corpus, runs: list[Path]) -> None:
             both = table.loc[band]
             difference = (both[one] - both[other]).to_numpy()
             share = f"{(difference < 0).sum()} of {len(difference)} people lower"
-            print(f"{band:<6} {one} − {other}: {interval(difference)}, {share}")
+            print(f"{band:<6} {one} − {other}: {interval(difference, '+')}, {share}")
 
 
 def questions(corpus: Corpus, run: Path) -> tuple[Question, npt.NDArray[np.str_], list[str]]:
@@ -134,7 +134,7 @@ def compare(rows: list[tuple[str, str, float]], reference: Callable[[str], str])
     for kind in people:
         if (other := reference(kind)) in people and other != kind:
             difference = (people[kind] - people[other]).to_numpy()
-            print(f"{kind} − {other}: {interval(difference)}")
+            print(f"{kind} − {other}: {interval(difference, '+')}")
 
 
 def probe(corpus: Corpus, runs: list[Path]) -> None:

@@ -222,6 +222,8 @@ def test_two_runs_are_told_apart_by_name(demo: Path) -> None:
     shutil.copytree(demo / "pretrain", demo / "pretrain-long")
     page = Page(build_report(demo))
     assert "Pretraining pretrain-long" in page.text
+    assert "Pretraining · pretrain-long" in page.text  # in the summary
+    assert page.text.count(" · pretrain-long") == 2  # and on its card
     assert page.html.count("<section") == 5
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -99,7 +99,7 @@ def _render(name: str, sections: list[Section], parts: list[Part]) -> str:
     )
     environment.filters["tied"] = tied
     findings = [
-        _Finding(f"section-{number}", section.title, section.lead)
+        _Finding(f"section-{number}", f"{section.title}{_which(section, sections)}", section.lead)
         for number, section in enumerate(sections, 1)
         if section.lead
     ]
@@ -129,4 +129,14 @@ def key_numbers(sections: list[Section]) -> list[Number]:
         for rank in range(len(section.numbers))
     )[:MOST_NUMBERS]
     chosen = sorted((-place, rank) for rank, place in ranked)
-    return [sections[place].numbers[rank] for place, rank in chosen]
+    return [
+        replace(number, label=f"{number.label}{_which(sections[place], sections)}")
+        for place, rank in chosen
+        for number in [sections[place].numbers[rank]]
+    ]
+
+
+def _which(section: Section, sections: list[Section]) -> str:
+    """Return what tells a section from others of its title: the name of its folder."""
+    alike = [other for other in sections if other.title == section.title]
+    return f" · {section.name}" if len(alike) > 1 else ""
