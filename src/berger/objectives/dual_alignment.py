@@ -27,7 +27,7 @@ from torch import Tensor, distributed, nn
 
 from berger.configuration import Config
 from berger.corpus import Batch
-from berger.masking.views import Views, ViewsConfig, draw_views
+from berger.masking.views import Views, ViewsConfig, count_visible, draw_views
 from berger.models.dare import DareEEG, patches_at
 from berger.objectives.restoration import Losses, sum_of
 
@@ -149,6 +149,11 @@ class DualAlignment(nn.Module):
         n_steps = n_times // self.model.config.patch_size
         views = draw_views(n_steps, n_chans, self.config.views, generator, signal.device)
         return self.losses(signal, batch.ch_names, views)
+
+    def check(self, n_times: int, ch_names: tuple[str, ...]) -> None:
+        """Raise BergerError if windows of this length and montage cannot be learned from."""
+        self.model.prepare(torch.empty(1, len(ch_names), n_times), ch_names)
+        count_visible(len(ch_names), self.config.views)
 
     def losses(self, signal: Tensor, ch_names: tuple[str, ...], views: Views) -> Losses:
         """Compare two views of a signal with each other and with the whole.
