@@ -20,10 +20,15 @@ from torch import Tensor
 
 from berger.cli import main
 from berger.errors import BergerError
-from berger.importing import import_weights, read_published
-from berger.models import SpecHiNetPublished, SpecMoE, load_checkpoint
-from berger.simulation import simulate_dataset
-from tests.golden.published import agree, golden_arrays, published_weights
+from berger.importing import KINDS, import_weights, read_published
+from berger.models import DareConfig, DareEEG, SpecHiNetPublished, SpecMoE, load_checkpoint
+from berger.simulation import (
+    alternating_blocks,
+    simulate_dataset,
+    simulate_recording,
+    write_edf,
+)
+from tests.golden.published import agree, golden_arrays, manifest, published_weights
 
 Weights = dict[str, Tensor]
 
@@ -143,7 +148,167 @@ def test_an_imported_expert_embeds_recordings(
     assert table.std().min() > 0
 
 
+def as_dare(case: str = "dare_nano", copy: bool = True) -> dict[str, Any]:
+    """A training checkpoint of DARE-EEG.
+
+    The golden weights are those of the momentum copy; the encoder itself has others.
+    """
+    state = {}
+    for name, value in published_weights(case).items():
+        if name.startswith("encoder.") and copy:
+            state[f"target_{name}"] = value
+            state[name] = value + 1
+        else:
+            state[name] = value
+    return {"state_dict": OrderedDict(state), "epoch": 199, "global_step": 7}
+
+
+def encoder_of(case: str, prefix: str) -> Weights:
+    """The encoder alone, its names with another prefix."""
+    return {
+        name.replace("encoder.", prefix, 1): value
+        for name, value in published_weights(case).items()
+        if name.startswith("encoder.")
+    }
+
+
+@pytest.mark.parametrize("case", ["dare_nano", "dare_streams4"])
+@pytest.mark.parametrize("copy", [True, False])
+def test_dare_computes_what_was_published(case: str, copy: bool, tmp_path: Path) -> None:
+    torch.save(as_dare(case, copy), tmp_path / "dare.ckpt")
+    _, title = import_weights([tmp_path / "dare.ckpt"], tmp_path / "checkpoint")
+    left = "encoder and loss_mc" if copy else "loss_mc"
+    assert title == f"published DARE-EEG (without {left})"
+    model = load_checkpoint(tmp_path / "checkpoint")
+    assert isinstance(model, DareEEG)
+    assert model.contract.sfreq == 256
+    assert model.contract.window_seconds == 4
+    assert model.contract.ch_names is None
+    arrays, names = golden_arrays(case), manifest(case)["channels"]
+    with torch.inference_mode():
+        features = model.forward_features(10 * arrays["signal"], names)
+        agree(features.tokens, arrays["features_full"].flatten(1, 2))
+        signal, electrodes = model.prepare(10 * arrays["signal"], names)
+        view = arrays["visible_view1"]
+        seen, n_steps = view[:, 0] // len(names), signal.shape[2] // 64
+        _, combined = model.predictor(model.encoder(signal, electrodes, view), seen, n_steps)
+        restored = model.reconstructor(combined, arrays["target"], electrodes)
+        agree(restored, arrays["reconstruction"])
+
+
+@pytest.mark.parametrize("case", ["dare_nano", "dare_streams4"])
+@pytest.mark.parametrize("prefix", ["target_encoder.", "encoder.", "", "module.target_encoder."])
+def test_an_eegpt_encoder_computes_what_was_published(
+    case: str, prefix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = tmp_path / "eegpt.ckpt", tmp_path / "checkpoint"
+    weights = encoder_of(case, prefix)
+    if prefix == "target_encoder.":  # what was trained beside it is left
+        weights |= encoder_of(case, "encoder.") | {"predictor.cls_token": _zeros(1, 1, 64)}
+    torch.save({"state_dict": weights} if prefix else weights, file)
+    main(["import-weights", str(file), "--out", str(out)])
+    said = capsys.readouterr()
+    assert "published EEGPT encoder" in said.out
+    assert ("(without encoder and predictor)" in said.out) == (prefix == "target_encoder.")
+    assert "millivolts; import with --scale 1000" in said.err
+    model = load_checkpoint(out)
+    assert isinstance(model, DareEEG)
+    assert model.config.parts == "encoder"
+    arrays, names = golden_arrays(case), manifest(case)["channels"]
+    with torch.inference_mode():
+        features = model.forward_features(10 * arrays["signal"], names)
+    agree(features.tokens, arrays["features_full"].flatten(1, 2))
+
+
+def test_what_an_encoders_weights_do_not_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(encoder_of("dare_nano", "target_encoder."), tmp_path / "eegpt.pt")
+    words = ["--scale", "1000", "--n-heads", "8", "--unknown-electrodes", "nearest"]
+    file, out = str(tmp_path / "eegpt.pt"), tmp_path / "checkpoint"
+    main(["import-weights", file, "--out", str(out), *words])
+    assert capsys.readouterr().err == ""
+    model = load_checkpoint(out)
+    assert isinstance(model, DareEEG)
+    assert (model.config.scale, model.config.n_heads) == (1000, 8)
+    with pytest.warns(UserWarning, match="Iz as Oz"):
+        model.forward_features(torch.ones(1, 2, 64), ["Cz", "Iz"])
+    with pytest.raises(
+        BergerError, match=r"eegpt.pt: n_heads: 7 does not fit these weights \(width 64 must be"
+    ):
+        import_weights([Path(file)], tmp_path / "x", settings={"n_heads": 7})
+    deep = DareEEG(DareConfig(embed_dim=512, n_streams=4, n_heads=8, encoder_depth=1))
+    weights = deep.encoder.state_dict()
+    published = {
+        "summary_token": weights["summary_tokens"],
+        "patch_embed.proj.weight": weights["embed.weight"].view(512, 1, 1, 64),
+    }
+    torch.save(published, tmp_path / "cut.pt")
+    with pytest.raises(BergerError, match=r"looks like a published EEGPT encoder, but 16 weights"):
+        import_weights([tmp_path / "cut.pt"], tmp_path / "x")
+    assert KINDS[2].config(published).model_dump() == (
+        deep.config.model_copy(
+            update={"parts": "encoder", "predictor_depth": 1, "reconstructor_depth": 1}
+        ).model_dump()
+    )
+
+
+def test_an_imported_dare_embeds_recordings(tmp_path: Path) -> None:
+    recording, _ = simulate_recording("s1", alternating_blocks(3, 8.0), ch_names=("Fz", "Cz"))
+    write_edf(recording, tmp_path / "s1.edf")
+    torch.save(as_dare(), tmp_path / "dare.ckpt")
+    import_weights([tmp_path / "dare.ckpt"], tmp_path / "checkpoint")
+    where = ["--out", str(tmp_path / "features.parquet"), "--device", "cpu", "--quiet"]
+    main(["embed", str(tmp_path / "s1.edf"), "--checkpoint", str(tmp_path / "checkpoint"), *where])
+    table = pd.read_parquet(tmp_path / "features.parquet").filter(like="feature_")
+    assert table.shape == (6, 64)
+    assert table.std().min() > 0
+
+
 # what is refused
+
+
+def test_dare_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "dare.ckpt"
+    for changes, complaint in (
+        ({"predictor.predictor_norm.bias": None}, "1 weights are missing .predictor.norm.bias."),
+        ({"predictor.more": _zeros(1)}, "1 weights are unknown .predictor.more."),
+        (
+            {"target_encoder.chan_embed.weight": _zeros(60, 64)},
+            r"of another size .target_encoder.chan_embed.weight is \(60, 64\) instead of \(62, 64",
+        ),
+        (
+            {"target_encoder.patch_embed.proj.weight": _zeros(6, 1, 1, 64)},
+            r"of a size that none has \(width 6 must be",
+        ),
+        (  # as large as it claims, the network would fill any memory
+            {"target_encoder.patch_embed.proj.weight": _zeros(4_000_000, 1, 1, 2)},
+            "of another size",
+        ),
+        ({"target_encoder.blocks.999999999.norm1.bias": _zeros(64)}, "weights are unknown"),
+    ):
+        state = {
+            name: value
+            for name, value in (as_dare()["state_dict"] | changes).items()
+            if value is not None
+        }
+        torch.save({"state_dict": state}, file)
+        with pytest.raises(BergerError, match=rf"looks like a published DARE-EEG, .*{complaint}"):
+            import_weights([file], tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_dare_checkpoint_that_would_run_something_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "dare.ckpt"
+    torch.save(as_dare() | {"hyper_parameters": Payload(tmp_path / "it-ran")}, file)
+    with pytest.raises(
+        BergerError,
+        match=r"torch.save\(\{'state_dict': torch.load\('dare.ckpt', weights_only=False\)"
+        r"\['state_dict'\]\}, 'weights.pt'\)",
+    ):
+        import_weights([file], tmp_path / "checkpoint")
+    assert not (tmp_path / "it-ran").exists()
+    assert not (tmp_path / "checkpoint").exists()
 
 
 class Payload:

@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import mne
 import numpy as np
@@ -16,10 +15,11 @@ import torch
 
 from berger import load_checkpoint
 from berger.adaptation.probe import embed_windows
+from berger.configuration import Config
 from berger.corpus import open_corpus
 from berger.errors import BergerError
 from berger.inference import _cut_recordings, embed, predict
-from berger.models import SpecHiNet
+from berger.models import EEGModel, SpecHiNet
 from berger.models.contract import InputContract
 from berger.preprocessing import PreprocessingConfig, preprocess
 from berger.recordings import Recording, read_recording
@@ -297,8 +297,8 @@ def test_pairs_and_references_are_made_from_the_electrodes_of_new_recordings(
             window_seconds=4,
             preprocessing=PreprocessingConfig(**options),
         )
-        model = SimpleNamespace(contract=contract)
+        model = EEGModel(Config(), contract)
         failures: list[tuple[str, str]] = []
-        cuts = list(_cut_recordings(model, tmp_path, [tmp_path / "new.edf"], failures, True))  # type: ignore[arg-type]
+        cuts = list(_cut_recordings(model, tmp_path, [tmp_path / "new.edf"], failures, True))
         assert failures == []
         assert cuts[0].windows.shape == (10, len(ch_names), 800)

@@ -276,6 +276,9 @@ def import_weights(
     window_seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     pool_time: Literal["mean", "max"] | None = None,
     pool_chans: Literal["mean", "max"] | None = None,
+    unknown_electrodes: Literal["refuse", "nearest"] | None = None,
+    scale: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    n_heads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     common: Common = Common(),
 ) -> None:
     """Turn published weights into a checkpoint; what they are is recognised from the names.
@@ -291,18 +294,32 @@ def import_weights(
         Windows that the model is used on; default: those it was pretrained on, if published.
     pool_time, pool_chans
         How a mixture pools over time and electrodes, which its weights do not tell; default: mean.
+    unknown_electrodes
+        What DARE-EEG and EEGPT do with electrodes that they have no embedding of; default: refuse.
+    scale
+        Microvolts per unit inside the network; default: 10 for DARE-EEG and EEGPT.
+    n_heads
+        Attention heads of EEGPT, which its weights do not tell; default: 8 from a width of 512.
     """
     from berger.importing import import_weights as run
 
-    pools = {"pool_time": pool_time, "pool_chans": pool_chans}
+    told: dict[str, Any] = {
+        "pool_time": pool_time,
+        "pool_chans": pool_chans,
+        "unknown_electrodes": unknown_electrodes,
+        "scale": scale,
+        "n_heads": n_heads,
+    }
     model, titles = run(
         files,
         out,
         window_seconds=window_seconds,
-        settings={name: pool for name, pool in pools.items() if pool is not None},
+        settings={name: value for name, value in told.items() if value is not None},
         seed=common.seed or 0,
     )
     common.say(f"{out}: {titles}, {model.n_parameters:,} parameters.")
+    for remark in {file["remark"] for file in model.provenance["imported"]} - {""}:
+        print(f"berger: {remark}", file=sys.stderr)
 
 
 @app.command

@@ -7,6 +7,7 @@ A kind of published weights is one entry of `KINDS`.
 
 from __future__ import annotations
 
+import mmap
 import pickle
 import re
 import warnings
@@ -16,13 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from berger.checkpoints import read_tensors
 from berger.configuration import Config, load_config
 from berger.errors import BergerError
 from berger.files import sha256
-from berger.models import EEGModel, InputContract, SpecHiNetPublishedConfig, SpecMoE, SpecMoEConfig
+from berger.models import (
+    DareConfig,
+    EEGModel,
+    InputContract,
+    SpecHiNetPublishedConfig,
+    SpecMoE,
+    SpecMoEConfig,
+    dare,
+)
 from berger.models.encoders import build_encoder
 from berger.models.spechinet import SpecHiNetEncoder
 from berger.models.spechinet_published import name_here
@@ -50,6 +60,13 @@ class PublishedKind:
         Tensors by published name → the model's configuration.
     window_seconds : float or None
         Windows that it was trained on; None if that depends on the task.
+    preparation : str
+        Shipped configuration of the recordings that it reads; its electrodes are not asked for.
+    taken : callable
+        Tensors by published name → those of them that the model takes; the others are left on
+        purpose.
+    remark : str
+        What must be known to use it, unless a ``scale`` is given.
     """
 
     title: str
@@ -57,6 +74,9 @@ class PublishedKind:
     name_here: Callable[[str], str]
     config: Callable[[Mapping[str, Tensor]], Config]
     window_seconds: float | None
+    preparation: str
+    taken: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = dict
+    remark: str = ""
 
     def known(self, names: Iterable[str]) -> list[str]:
         """Those of `names` that are of this kind."""
@@ -85,12 +105,60 @@ def _mixture_config(tensors: Mapping[str, Tensor]) -> SpecMoEConfig:
     return SpecMoEConfig.model_validate(settings)
 
 
+def _dare_taken(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The momentum copy of the encoder, predictor and reconstructor, if this is DARE-EEG's."""
+    left = r"loss_mc\.|(predictor|reconstructor)\.time_embed\.freqs$"  # a head and fixed values
+    if any(name.startswith("target_encoder.") for name in tensors):
+        left += r"|encoder\."
+    if not _is_dare(tensors):
+        left += r"|(predictor|reconstructor)\."
+    taken = {name: tensor for name, tensor in tensors.items() if not re.match(left, name)}
+    for name, tensor in taken.items():
+        if name.endswith("patch_embed.proj.weight"):  # of a convolution (dim, 1, 1, patch_size)
+            taken[name] = tensor.flatten(1)
+    return taken
+
+
+def _is_dare(tensors: Mapping[str, Tensor]) -> bool:
+    return any(name.startswith("loss_mc.") for name in tensors)
+
+
+def _dare_name_here(published: str) -> str:
+    part, _, rest = published.partition(".")
+    if part in ("predictor", "reconstructor"):
+        return dare.name_here(published)
+    return dare.name_here(f"encoder.{rest if part.endswith('encoder') else published}")
+
+
+def _dare_config(tensors: Mapping[str, Tensor]) -> DareConfig:
+    """Read sizes off the shapes; where one is missing the default stands, which is told later."""
+    taken = {_dare_name_here(name): tensor for name, tensor in _dare_taken(tensors).items()}
+    settings: dict[str, Any] = {}
+    if (embed := taken.get("encoder.embed.weight")) is not None and embed.ndim == 2:
+        settings |= {"embed_dim": embed.shape[0], "patch_size": embed.shape[1]}
+    if (summary := taken.get("encoder.summary_tokens")) is not None and summary.ndim == 3:
+        settings["n_streams"] = summary.shape[1]
+    for part in ("encoder", "predictor", "reconstructor"):
+        begin = rf"{part}\.layers\.(\d+)\."
+        numbers = {found[1] for name in taken if (found := re.match(begin, name))}
+        settings[f"{part}_depth"] = max(1, len(numbers))
+    width = settings.get("embed_dim", 0)
+    frequencies = tensors.get("predictor.time_embed.freqs")
+    if frequencies is not None and 4 * frequencies.numel() <= width:
+        settings["n_heads"] = width // (4 * frequencies.numel())
+    else:  # weights do not tell; this is so in every published size
+        settings["n_heads"] = 8 if width >= 512 else 4
+    settings["parts"] = "all" if _is_dare(tensors) else "encoder"
+    return DareConfig.model_validate(settings)
+
+
 EXPERT = PublishedKind(
     title="published SpecMoE expert",
     names=r"(Down|Up|Bottom|TransformerEnc)\d\.|aux_head_up\d\.",
     name_here=name_here,
     config=lambda tensors: SpecHiNetPublishedConfig(),
     window_seconds=30.0,
+    preparation="specmoe",
 )
 MIXTURE = PublishedKind(
     title="published SpecMoE",
@@ -98,8 +166,32 @@ MIXTURE = PublishedKind(
     name_here=_mixture_name_here,
     config=_mixture_config,
     window_seconds=None,
+    preparation="specmoe",
 )
-KINDS = (EXPERT, MIXTURE)
+_ENCODER = r"((target_)?encoder\.)?(summary_token$|(patch_embed|chan_embed|blocks|norm)\.)"
+EEGPT = PublishedKind(
+    title="published EEGPT encoder",
+    names=rf"{_ENCODER}|(predictor|reconstructor)\.",
+    name_here=_dare_name_here,
+    config=_dare_config,
+    window_seconds=4.0,
+    preparation="dare",
+    taken=_dare_taken,
+    remark=(
+        "EEGPT's own program prepares signals in millivolts; import with --scale 1000 if these "
+        "weights were trained so."
+    ),
+)
+DARE = PublishedKind(
+    title="published DARE-EEG",
+    names=rf"{EEGPT.names}|loss_mc\.",  # so that the head of its loss tells it from EEGPT
+    name_here=_dare_name_here,
+    config=_dare_config,
+    window_seconds=4.0,
+    preparation="dare",
+    taken=_dare_taken,
+)
+KINDS = (EXPERT, MIXTURE, EEGPT, DARE)
 
 
 def import_weights(
@@ -122,7 +214,7 @@ def import_weights(
     window_seconds : float, optional
         Windows that the model is used on; default: those it was pretrained on.
     settings : mapping, optional
-        Fields of a mixture's configuration that weights do not tell, e.g. ``pool_time``.
+        Fields of the model's configuration that weights do not tell, e.g. ``pool_time``.
     seed : int
         Of the new gate and head.
 
@@ -153,7 +245,7 @@ def import_weights(
     ]
     seconds = window_seconds or kinds[0].window_seconds
     # the montage of the published corpus is not asked for: the paper adapts to any
-    preprocessing = load_config(PreprocessingConfig, "specmoe", {"ch_names": None})
+    preprocessing = load_config(PreprocessingConfig, kinds[0].preparation, {"ch_names": None})
     model = models[0]
     if len(models) > 1:
         experts = [each for each in models if isinstance(each, SpecHiNetEncoder)]
@@ -164,12 +256,22 @@ def import_weights(
     )
     files = [
         {"file": path.name, "sha256": sha256(path), "recognised": kind.title}
-        for path, kind in zip(paths, kinds, strict=True)
+        | {"left": sorted(tensors.keys() - kind.taken(tensors).keys())}
+        | {"remark": "" if "scale" in settings else kind.remark}
+        for path, (kind, tensors) in zip(paths, found, strict=True)
     ]
     model.provenance = run_record() | {"kind": "import", "imported": files, "seed": seed}
     model.save_checkpoint(out)
     times = f"{len(paths)} × " if len(paths) > 1 else ""
-    return model, f"{times}{kinds[0].title}"
+    return model, f"{times}{kinds[0].title}{_without(*found[0])}"
+
+
+def _without(kind: PublishedKind, tensors: Mapping[str, Tensor]) -> str:
+    """Name the parts of a file of which the model takes nothing."""
+    every, taken = (
+        {name.partition(".")[0] for name in some} for some in (tensors, kind.taken(tensors))
+    )
+    return f" (without {' and '.join(sorted(every - taken))})" if every - taken else ""
 
 
 def _recognise(path: Path) -> tuple[PublishedKind, dict[str, Tensor]]:
@@ -189,12 +291,25 @@ def _build(
     path: Path, kind: PublishedKind, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
 ) -> EEGModel:
     """Build the model and give it the weights, if names and shapes are exactly its own."""
-    config = kind.config(tensors)
+    try:
+        config = kind.config(tensors)
+    except ValidationError as error:
+        reason = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise BergerError(
+            f"{path}: looks like a {kind.title}, but of a size that none has ({reason}); give the "
+            "file as it was published."
+        ) from error
     if foreign := [name for name in settings if name not in type(config).model_fields]:
         raise BergerError(f"{path}: a {kind.title} has no {foreign[0]}; leave it out.")
-    config = config.model_validate(config.model_dump() | dict(settings))
-    model = build_encoder(config)
-    own = model.state_dict()
+    try:
+        config = config.model_validate(config.model_dump() | dict(settings))
+    except ValidationError as error:
+        given = ", ".join(f"{name}: {value}" for name, value in settings.items())
+        reason = "; ".join(fault["msg"].removeprefix("Value error, ") for fault in error.errors())
+        raise BergerError(f"{path}: {given} does not fit these weights ({reason}).") from error
+    with torch.device("meta"):  # a file may claim any size
+        own = build_encoder(config).state_dict()
+    tensors = kind.taken(tensors)
     named = {name: kind.name_here(name) for name in kind.known(tensors)}
     unknown = [name for name in tensors if named.get(name) not in own]
     # how many batches a batch norm has seen changes nothing, and is not always published
@@ -215,6 +330,7 @@ def _build(
             f"{path}: looks like a {kind.title}, but {' and '.join(faults)}; give the file as it "
             "was published."
         )
+    model = build_encoder(config)
     model.load_state_dict({ours: tensors[name] for name, ours in named.items()}, strict=False)
     return model.eval()
 
@@ -283,16 +399,23 @@ def _read_torch(path: Path) -> Any:
         raise
     except pickle.UnpicklingError as error:
         if wants := re.search(r"GLOBAL (\S+)", str(error)):
+            place = _place_of_weights(path)
             raise BergerError(
                 f"{path}: holds more than tensors and plain values ({wants[1]}), which only "
                 "running instructions in the file could load, and none was run; if you trust its "
-                "source, write the weights alone with torch.save({'model_state': torch.load("
-                f"'{path.name}', weights_only=False)['model_state']}}, 'weights.pt') and import "
+                f"source, write the weights alone with torch.save({{'{place}': torch.load("
+                f"'{path.name}', weights_only=False)['{place}']}}, 'weights.pt') and import "
                 "weights.pt."
             ) from error
         raise _unreadable(path) from error
     except Exception as error:  # a damaged file makes torch's reader trip over almost anything
         raise _unreadable(path) from error
+
+
+def _place_of_weights(path: Path) -> str:
+    """Where a file that must not be loaded seems to keep its weights."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return next((place for place in PLACES if content.find(place.encode()) >= 0), PLACES[0])
 
 
 def _unreadable(path: Path) -> BergerError:

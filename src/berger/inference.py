@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ class CutRecording:
         Id.
     path : Path
         The source file.
+    ch_names : tuple of str
+        Its electrodes.
     starts : ndarray, shape (n_windows,)
         Seconds from the file's first sample.
     usable : ndarray of bool, shape (n_windows,)
@@ -45,6 +48,7 @@ class CutRecording:
 
     recording: str
     path: Path
+    ch_names: tuple[str, ...]
     starts: npt.NDArray[np.float64]
     usable: npt.NDArray[np.bool_]
     windows: torch.Tensor
@@ -90,7 +94,8 @@ def embed(
     tables = []
     failures: list[tuple[str, str]] = []
     for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
-        features = _by_batch(lambda x: pooled_features(encoder, x, "mean"), cut.windows, place)
+        embed_batch = partial(pooled_features, encoder, pooling="mean", ch_names=cut.ch_names)
+        features = _by_batch(embed_batch, cut.windows, place)
         columns = [f"feature_{i}" for i in range(features.shape[1])]
         table = pd.DataFrame(features, columns=columns)
         table.insert(0, "recording", cut.recording)
@@ -146,7 +151,8 @@ def predict(
     done = []
     failures: list[tuple[str, str]] = []
     for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
-        scores = _by_batch(lambda x: model(x).softmax(-1), cut.windows, place)
+        answer = partial(model, ch_names=cut.ch_names) if isinstance(model, Classifier) else model
+        scores = torch.from_numpy(_by_batch(answer, cut.windows, place)).softmax(-1).numpy()
         table = pd.DataFrame({"start": cut.starts, "duration": seconds, "usable": cut.usable})
         table["prediction"] = np.array(classes)[scores.argmax(1)]
         for index, name in enumerate(classes):
@@ -202,6 +208,7 @@ def _cut_recordings(
             )
             prepared = preprocess(recording, config)
             contract.check(prepared.recording.sfreq, prepared.recording.ch_names, path)
+            model.check_montage(prepared.recording.ch_names, path)
         except BergerError as error:
             failures.append((recording_id, str(error)))
             continue
@@ -221,6 +228,7 @@ def _cut_recordings(
         yield CutRecording(
             recording=recording_id,
             path=path,
+            ch_names=prepared.recording.ch_names,
             starts=starts / sfreq + prepared.offset,
             usable=whole & (np.abs(windows).max((1, 2)) < limit),
             windows=torch.from_numpy(windows).float(),

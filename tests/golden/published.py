@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,18 @@ GOLDEN = Path(__file__).parent
 
 
 def published_weights(case: str) -> dict[str, Tensor]:
-    """Parameters and buffers of a case, e.g. "specmoe_expert", by published name."""
-    names = json.loads((GOLDEN / f"{case}.json").read_text())["parameters"]
-    return {name: torch.from_numpy(golden_tensor(name, tuple(shape))) for name, shape in names}
+    """Parameters and buffers of a case, e.g. "specmoe_expert", by published name.
+
+    Values that are fixed in the published program have the right shape here, and other values.
+    """
+    named = manifest(case)["parameters"]
+    return {name: torch.tensor(golden_tensor(name, tuple(shape))) for name, shape, *_ in named}
+
+
+def manifest(case: str) -> dict[str, Any]:
+    """What a case says of its network."""
+    described: dict[str, Any] = json.loads((GOLDEN / f"{case}.json").read_text())
+    return described
 
 
 def golden_arrays(case: str) -> dict[str, Tensor]:

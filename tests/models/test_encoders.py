@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,16 +11,28 @@ from torch import Tensor
 
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models import Classifier, ClassifierConfig, Encoder, load_checkpoint
+from berger.models import (
+    Classifier,
+    ClassifierConfig,
+    DareConfig,
+    Encoder,
+    SpecHiNetConfig,
+    SpecHiNetPublishedConfig,
+    SpecMoEConfig,
+    load_checkpoint,
+)
 from berger.models.encoders import ENCODERS, build_encoder
 from berger.models.heads import pooled_features
 
 SIZES = {"stem_dim": 4, "embed_dim": 8, "bottleneck_dim": 8, "n_heads": 2}
-CONFIGS = [
-    schema.model_validate({"expert": {"name": "spechinet", **SIZES}} if nested else SIZES)
-    for schema in ENCODERS
-    for nested in ["expert" in schema.model_fields]
-]
+SMALL: dict[type[Config], dict[str, Any]] = {
+    SpecHiNetConfig: SIZES,
+    SpecHiNetPublishedConfig: SIZES,
+    SpecMoEConfig: {"expert": {"name": "spechinet", **SIZES}},
+    DareConfig: {"embed_dim": 16, "n_streams": 2},
+}
+CONFIGS = [schema.model_validate(SMALL[schema]) for schema in ENCODERS]
+MONTAGE = ["Fz", "Cz", "Pz"]
 
 
 def encoder(config: Config) -> Encoder:
@@ -34,14 +47,21 @@ def microvolts(*shape: int) -> Tensor:
 @torch.inference_mode()
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 def test_features_have_the_width_that_is_told(config: Config) -> None:
-    model, signal = encoder(config), microvolts(2, 3, 500)
-    features = model.forward_features(signal, ch_names=["Fz", "Cz", "Pz"])
+    model, signal = encoder(config), microvolts(2, 3, 512)
+    features = model.forward_features(signal, MONTAGE)
     assert features.tokens.shape[::2] == (2, model.embed_dim)
-    assert features.tokens.shape[1] % 3 == 0
     assert features.summary.shape == (2, model.embed_dim)
-    assert pooled_features(model, signal, "electrodes").shape == (2, 3 * model.embed_dim)
-    times = torch.linspace(1, 10, 500).expand(2, -1)
-    assert (model.forward_features(signal, times).tokens - features.tokens).abs().max() > 0
+    assert torch.equal(pooled_features(model, signal, "mean", MONTAGE), features.summary)
+    times = torch.linspace(1, 10, 512).expand(2, -1)
+    shift = model.forward_features(signal, MONTAGE, times).tokens - features.tokens
+    assert (shift.abs().max() > 0) == model.features_by_electrode  # DARE-EEG's has no times
+    if model.features_by_electrode:
+        assert features.tokens.shape[1] % 3 == 0
+        each = pooled_features(model, signal, "electrodes", MONTAGE)
+        assert each.shape == (2, 3 * model.embed_dim)
+    else:
+        with pytest.raises(BergerError, match=r"has no features of single ones; use pooling: mean"):
+            pooled_features(model, signal, "electrodes", MONTAGE)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
@@ -49,7 +69,10 @@ def test_what_is_no_batch_of_windows_is_refused(config: Config) -> None:
     with pytest.raises(BergerError, match=r"^a signal of shape \(3, 500\); give \(batch, n_chans"):
         encoder(config).forward_features(microvolts(3, 500))
     with pytest.raises(BergerError, match=r"^1 names for a signal of 3 electrodes; name each\.$"):
-        encoder(config).forward_features(microvolts(1, 3, 500), ch_names=["Cz"])
+        encoder(config).forward_features(microvolts(1, 3, 512), ch_names=["Cz"])
+    for no_names in ("abc", torch.zeros(3)):
+        with pytest.raises(BergerError, match=r"^ch_names must be names, one for each"):
+            encoder(config).forward_features(microvolts(3, 3, 512), no_names)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -57,9 +80,9 @@ def test_what_is_no_batch_of_windows_is_refused(config: Config) -> None:
 def test_a_classifier_stands_on_any_encoder(config: Config, tmp_path: Path) -> None:
     torch.manual_seed(0)
     described = ClassifierConfig.model_validate({"encoder": config, "classes": ("a", "b")})
-    model, signal = Classifier(described).eval(), microvolts(2, 3, 500)
+    model, signal = Classifier(described).eval(), microvolts(2, 3, 512)
     assert type(model.encoder) is ENCODERS[type(config)]
     model.save_checkpoint(tmp_path / "checkpoint")
     loaded = load_checkpoint(tmp_path / "checkpoint")
     assert loaded.config == described
-    assert torch.equal(loaded(signal), model(signal))
+    assert torch.equal(loaded(signal, MONTAGE), model(signal, MONTAGE))

@@ -51,7 +51,8 @@ def embed_windows(
     with tqdm(total=len(windows), unit="window", disable=quiet) as bar:
         for batch in windows.batches(batch_size):
             encoder.contract.check(batch.sfreq, batch.ch_names, batch.recordings[0])
-            rows.append(pooled_features(encoder, batch.signal(device), pooling).cpu().numpy())
+            signal = batch.signal(device)
+            rows.append(pooled_features(encoder, signal, pooling, batch.ch_names).cpu().numpy())
             bar.update(batch.n_windows)
     features: Array = np.concatenate(rows).astype(np.float64)
     return features

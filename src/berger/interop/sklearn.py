@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -33,6 +34,8 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         Strength of the L2 penalty.
     batch_size : int
         Windows that the encoder sees at once.
+    ch_names : sequence of str, optional
+        Names of the electrodes in X, which some encoders need.
 
     Attributes
     ----------
@@ -46,11 +49,13 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         pooling: Pooling = "mean",
         penalty: float = 1e-2,
         batch_size: int = 16,
+        ch_names: Sequence[str] | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.pooling = pooling
         self.penalty = penalty
         self.batch_size = batch_size
+        self.ch_names = ch_names
 
     def fit(self, X: Array, y: Array) -> Self:
         """Fit the regression.
@@ -82,7 +87,7 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         encoder = self._encoder()
         with torch.inference_mode():
             batches = torch.split(signal, self.batch_size)
-            rows = [pooled_features(encoder, batch, self.pooling) for batch in batches]
+            rows = [pooled_features(encoder, x, self.pooling, self.ch_names) for x in batches]
         return torch.cat(rows).double().numpy()
 
     def predict_proba(self, X: Array) -> Array:

@@ -115,6 +115,9 @@ class EEGModel(nn.Module):
         """Names of the outputs; empty unless it was adapted to a classification."""
         return tuple(getattr(self.config, "classes", []))
 
+    def check_montage(self, ch_names: Sequence[str], source: object) -> None:
+        """Raise BergerError if the model cannot read one of a recording's electrodes."""
+
     def save_checkpoint(
         self, folder: str | Path, provenance: Mapping[str, Any] | None = None
     ) -> None:

@@ -244,6 +244,12 @@ class DareEEG(Encoder):
         places = torch.tensor(self.places(names), device=signal.device)
         return signal / self.config.scale, places
 
+    def check_montage(self, ch_names: Sequence[str], source: object) -> None:
+        try:
+            self.places(ch_names)
+        except BergerError as error:
+            raise BergerError(f"{source}: {error}") from error
+
     def places(self, ch_names: Sequence[str]) -> list[int]:
         """Return each channel's place in `ELECTRODES`, which is that in the table of embeddings.
 
@@ -308,8 +314,8 @@ class DareEncoder(nn.Module):
         x = torch.cat((steps, self.summary_tokens.expand(len(steps), -1, -1)), 1)
         for layer in self.layers:
             x = layer(x)
-        features = self.norm(x[:, -self.n_streams :])
-        return rearrange(features, "(batch steps) k dim -> batch steps k dim", batch=len(signal))
+        features: Tensor = self.norm(x[:, -self.n_streams :])
+        return features.view(len(signal), len(visible), self.n_streams, -1)
 
 
 class DarePredictor(nn.Module):

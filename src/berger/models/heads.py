@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from einops import rearrange
@@ -9,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
+from berger.errors import BergerError
 from berger.models.contract import EEGModel, Encoder, InputContract
 from berger.models.encoders import EncoderConfig, build_encoder
 
@@ -67,17 +69,33 @@ class Classifier(EEGModel):
             width *= config.n_chans or 1
         self.head = nn.Linear(width, config.n_outputs)
 
-    def forward_features(self, signal: Tensor) -> Tensor:
-        """Pooled features (batch, width) of windows (batch, n_chans, n_times) in microvolts."""
-        return pooled_features(self.encoder, signal, self.config.pooling)
+    def forward_features(self, signal: Tensor, ch_names: Sequence[str] | None = None) -> Tensor:
+        """Pooled features (batch, width); parameters as in `forward`."""
+        return pooled_features(self.encoder, signal, self.config.pooling, self._names(ch_names))
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """Logits (batch, n_outputs) of windows (batch, n_chans, n_times) in microvolts."""
-        logits: Tensor = self.head(self.forward_features(signal))
+    def forward(self, signal: Tensor, ch_names: Sequence[str] | None = None) -> Tensor:
+        """Logits (batch, n_outputs).
+
+        Parameters
+        ----------
+        signal : Tensor, shape (batch, n_chans, n_times)
+            Microvolts.
+        ch_names : sequence of str, optional
+            Names of the electrodes, which some encoders need; default: those of the contract.
+        """
+        logits: Tensor = self.head(self.forward_features(signal, ch_names))
         return logits
 
+    def check_montage(self, ch_names: Sequence[str], source: object) -> None:
+        self.encoder.check_montage(ch_names, source)
 
-def pooled_features(encoder: Encoder, signal: Tensor, pooling: Pooling) -> Tensor:
+    def _names(self, ch_names: Sequence[str] | None) -> Sequence[str] | None:
+        return self.contract.ch_names if ch_names is None else ch_names
+
+
+def pooled_features(
+    encoder: Encoder, signal: Tensor, pooling: Pooling, ch_names: Sequence[str] | None = None
+) -> Tensor:
     """Features of windows, one row each.
 
     Parameters
@@ -86,12 +104,24 @@ def pooled_features(encoder: Encoder, signal: Tensor, pooling: Pooling) -> Tenso
     signal : Tensor, shape (batch, n_chans, n_times)
         Microvolts.
     pooling : {"mean", "electrodes"}
+    ch_names : sequence of str, optional
+        Names of the electrodes, which some encoders need.
 
     Returns
     -------
     Tensor, shape (batch, embed_dim) or (batch, n_chans · embed_dim)
+
+    Raises
+    ------
+    BergerError
+        If the encoder has no features of single electrodes, but they are asked for.
     """
-    features = encoder.forward_features(signal)
+    if pooling == "electrodes" and not encoder.features_by_electrode:
+        raise BergerError(
+            f"{type(encoder).__name__} sums up all electrodes of a time step and has no features "
+            "of single ones; use pooling: mean."
+        )
+    features = encoder.forward_features(signal, ch_names)
     if pooling == "mean":
         return features.summary
     n_chans = signal.shape[1]
