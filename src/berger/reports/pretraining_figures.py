@@ -29,12 +29,12 @@ from berger.reports.style import (
 Array = npt.NDArray[np.float64]
 
 MEASURES = {
-    "anchor_unseen": "unseen anchors, error / variance",
-    "retrieval": "windows found by their other view",
-    "effective_rank": "effective rank of features",
-    "feature_std": "standard deviation of features",
+    "anchor_unseen": ("unseen anchors", "error / variance"),
+    "retrieval": ("windows found by their other view", "share of windows"),
+    "effective_rank": ("effective rank of the features", "effective rank"),
+    "feature_std": ("standard deviation of the features", "standard deviation"),
 }
-"""What a log says of features beside the losses, in the order in which it is drawn."""
+"""What a log says of features beside the losses: title and quantity, in the order of drawing."""
 
 SILENCE = 1.0
 """Error power relative to the clean power of a restoration that is zero everywhere."""
@@ -182,9 +182,10 @@ def features(log: pd.DataFrame) -> tuple[Image, ...]:
         figure, ax = axes(HALF, 2.3)
         look = LOOKS["validation"]
         ax.plot(rows["step"][values.index], values, look.marker + "-", color=look.colour)
-        ax.set(xlabel="step", ylabel=f"{MEASURES[column]} (no unit)")
+        title, quantity = MEASURES[column]
+        ax.set(xlabel="step", ylabel=f"{quantity} (no unit)", title=title)
         ax.set_ylim(0, 1.05 * values.max() or 1.0)
-        alt = f"{MEASURES[column].capitalize()} over the steps; the last is {values.iloc[-1]:.3g}."
+        alt = f"{title.capitalize()} over the steps; the last is {values.iloc[-1]:.3g}."
         images.append(embed(figure, alt))
     return tuple(images)
 
