@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from berger.corpus import Batch, open_corpus
 from berger.errors import BergerError
 from berger.masking.views import Views, draw_views
-from berger.models.dare import DareConfig, DareEEG, name_here, patches_at
+from berger.models.dare import DARE_SIZES, DareConfig, DareEEG, name_here, patches_at
 from berger.objectives.dual_alignment import (
     DualAlignment,
     DualAlignmentConfig,
@@ -138,6 +138,23 @@ def test_losses_agree_with_the_published_values(case: str) -> None:
     patches = patches_at(scaled, views.targets, 64)
     clean = nn.functional.layer_norm(patches, (64,))
     agree(clean, golden["reconstruction_target"])  # the order of the targets, too
+
+
+@pytest.mark.parametrize(
+    ("size", "n_parameters"),
+    [
+        ("nano", 593_792),
+        ("light", 3_849_408),
+        ("small", 14_743_104),
+        ("base", 19_876_416),
+        ("deep", 77_762_880),
+    ],
+)
+def test_the_papers_sizes(size: str, n_parameters: int) -> None:
+    """Three parts and the projection head, without the momentum copy."""
+    with torch.device("meta"):
+        made = DualAlignment(DareEEG(DARE_SIZES[size]), DualAlignmentConfig())
+    assert sum(p.numel() for p in made.parameters() if p.requires_grad) == n_parameters
 
 
 # what is computed
