@@ -19,6 +19,8 @@ from berger.configuration import (
 )
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig
+from berger.models import MODELS
+from berger.objectives.dual_alignment import DualAlignmentConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import PretrainingConfig
 from berger.tasks import TaskConfig, catalogue, load_task
@@ -80,19 +82,38 @@ def test_a_configuration_survives_yaml(config: Outer, tmp_path: Path) -> None:
 
 def test_every_field_can_be_overridden_by_its_dotted_name(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump(PretrainingConfig().model_dump(mode="json")))
     names = set(field_names(PretrainingConfig))
     assert {"seed", "model.n_heads", "training.optimizer.lr", "objective.mask.kinds.time"} <= names
-    leaves = [name for name in names if not any(other.startswith(f"{name}.") for other in names)]
-    defaults = PretrainingConfig()
-    for name in leaves:
-        value: object = defaults
-        for key in name.split("."):
-            value = getattr(value, key, None)  # None: a field of another network only
-        if name == "model.n_auxiliary":
-            assert value is None
-            continue
-        assert load_config(PretrainingConfig, file, {name: value}) == defaults
+    leaves = {name for name in names if not any(other.startswith(f"{name}.") for other in names)}
+    met = set()
+    for kinds in (
+        {},
+        {"model": {"name": "dare"}, "objective": {"name": "dual-alignment"}},
+        {
+            "model": {"name": "spechinet-published"},
+            "objective": {"auxiliary_weights": [0, 0]},
+        },
+    ):
+        config = PretrainingConfig.model_validate(kinds)
+        file.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        for name in leaves:
+            value: object = config
+            try:
+                for key in name.split("."):
+                    value = getattr(value, key)
+            except AttributeError:  # a field of another network or objective
+                continue
+            met.add(name)
+            assert load_config(PretrainingConfig, file, {name: value}) == config
+    assert met == leaves
+
+
+def test_a_field_of_another_kind_is_told_apart() -> None:
+    with pytest.raises(BergerError) as caught:
+        load_config(PretrainingConfig, None, {"objective.momentum": [1, 1]})
+    assert "unknown key 'objective.momentum'; another kind of objective has it." in str(
+        caught.value
+    )
 
 
 def test_configurations_are_frozen() -> None:
@@ -148,6 +169,22 @@ def test_the_recipe_of_the_paper() -> None:
     assert (prepared.sfreq, prepared.highpass, prepared.lowpass) == (200, 0.3, 75)
     assert (prepared.notch, prepared.max_amplitude, prepared.min_duration) == (60, 100, 300)
     assert (prepared.cut_start, prepared.cut_end) == (60, 60)
+
+
+def test_the_recipe_of_dare() -> None:
+    nano, base = (load_config(PretrainingConfig, f"dare-{size}") for size in ("nano", "base"))
+    for size, config in (("nano", nano), ("base", base)):
+        assert config.model == MODELS[f"dare-{size}"]
+        assert config.objective == DualAlignmentConfig()  # the class' defaults are the paper's
+        optimizer = config.training.optimizer
+        assert (optimizer.lr, optimizer.weight_decay, optimizer.warmup) == (5e-4, 1e-6, 0.2)
+        assert (optimizer.start_lr, optimizer.final_lr) == (5e-4 / 2, 5e-4 / 16)
+        assert config.window_seconds == 4
+    assert base.training.batch_size == 72 * 3
+    assert base.window_step is not None
+    assert base.training.epochs is not None
+    assert base.training.epochs * base.window_seconds / base.window_step == 200
+    assert load_config(PreprocessingConfig, "dare").sfreq == 256
 
 
 def test_the_small_experts_are_small_spechinets() -> None:

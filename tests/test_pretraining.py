@@ -17,22 +17,32 @@ from torch import Tensor
 from berger import load_checkpoint, open_corpus
 from berger import pretraining as room
 from berger.configuration import load_config
-from berger.corpus import prepare
+from berger.corpus import Batch, prepare
 from berger.errors import BergerError
 from berger.masking.gaussian import mask_signal
-from berger.models import Reconstruction, SpecHiNet, SpecHiNetPublished
+from berger.models import (
+    DareEEG,
+    InputContract,
+    Reconstruction,
+    SpecHiNet,
+    SpecHiNetPublished,
+)
+from berger.objectives.dual_alignment import DualAlignment
 from berger.objectives.restoration import Restoration
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import (
     PretrainingConfig,
     divide,
     expert_seed,
+    fresh_objective,
     pretrain,
     restoration_errors,
     validation_losses,
     window_errors,
     windows_mark,
 )
+from berger.reports import build_report
+from berger.simulation import TEN_TWENTY
 from berger.spectral import BANDS, band_powers
 from berger.training.log import read_log
 from berger.training.loop import STATE_FILE
@@ -559,3 +569,188 @@ def test_auxiliary_heads_of_the_published_layout_have_no_targets(
 ) -> None:
     with pytest.raises(BergerError, match=r"objective.auxiliary_weights to \[0, 0\]"):
         tiny_pretraining(model__name="spechinet-published")
+
+
+# DARE-EEG: dual alignment
+
+
+DARE = {"model.name": "dare", "objective.name": "dual-alignment"}
+
+
+def tiny_dare(**changes: object) -> PretrainingConfig:
+    fields: dict[str, Any] = {
+        **DARE,
+        "model.sfreq": 100,
+        "model.patch_size": 50,
+        "model.embed_dim": 16,
+        "model.n_heads": 2,
+        "model.encoder_depth": 1,
+        "model.predictor_depth": 1,
+        "model.reconstructor_depth": 1,
+        "objective.momentum": [0.5, 0.9],
+        "window_seconds": 4,
+        "window_step": 1,
+        "validation_share": 0.34,
+        "max_validation_windows": 6,
+        "training.epochs": None,
+        "training.steps": 8,
+        "training.batch_size": 4,
+        "training.log_every": 4,
+        "training.validate_every": 4,
+        "training.save_every": 4,
+    }
+    fields |= {name.replace("__", "."): value for name, value in changes.items()}
+    return load_config(PretrainingConfig, None, fields)
+
+
+@pytest.fixture(scope="module")
+def dare_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DARE-EEG pretrained on people of two montages."""
+    out = tmp_path_factory.mktemp("dare") / "run"
+    pretrain(tiny_dare(), tiny_corpus, out, device="cpu", quiet=True)
+    return out
+
+
+def test_the_files_of_a_dare_run(dare_run: Path, tiny_corpus: Path) -> None:
+    assert {path.name for path in dare_run.iterdir()} == {
+        "config.yaml",
+        "run.json",
+        "log.jsonl",
+        "checkpoint",
+        "state.ckpt",
+    }
+    assert load_config(PretrainingConfig, dare_run / "config.yaml") == tiny_dare()
+    record = record_of(dare_run)
+    assert (record["kind"], record["steps"]) == ("pretraining", 8)
+    assert not set(record["subjects"]["train"]) & set(record["subjects"]["validation"])
+    people = record["subjects"]["train"]
+    # windows begin every second
+    n_windows = len(open_corpus(tiny_corpus).windows(4, 1, subjects=people))
+    assert (
+        record["training_windows"]
+        == n_windows
+        > 3 * len(open_corpus(tiny_corpus).windows(4, subjects=people))
+    )
+    for line in read_log(dare_run / "log.jsonl"):
+        terms = [line[n] for n in ("reconstruction", "anchor", "mask_alignment", "activation")]
+        assert line["loss"] == pytest.approx(sum(terms), rel=1e-5)
+        measured = {"feature_std", "effective_rank", "retrieval", "anchor_unseen"} <= set(line)
+        assert measured == (line["split"] == "validation")
+
+
+def test_the_checkpoint_of_a_dare_run_has_the_momentum_copy(dare_run: Path) -> None:
+    model = load_checkpoint(dare_run / "checkpoint")
+    assert isinstance(model, DareEEG)
+    assert record_of(dare_run)["n_parameters"] == model.n_parameters
+    assert model.provenance["subjects"] == record_of(dare_run)["subjects"]
+    state = torch.load(dare_run / STATE_FILE, weights_only=True)["objective"]
+    for name, weight in model.state_dict().items():
+        part, _, rest = name.partition(".")
+        source = f"target_encoder.{rest}" if part == "encoder" else f"model.{name}"
+        assert torch.equal(weight, state[source]), name
+    assert not torch.equal(
+        state["target_encoder.embed.weight"], state["model.encoder.embed.weight"]
+    )
+    untrained = DareEEG(model.config).encoder.embed.weight
+    assert not torch.equal(model.encoder.embed.weight, untrained)
+    for n_chans in (8, 19):  # the montages of its corpus, and any other
+        names = ("Fp1", "Fp2", "C3", "C4", "P7", "P8", "O1", "O2", *map(str, TEN_TWENTY))
+        names = tuple(dict.fromkeys(names))[:n_chans]
+        features = model.forward_features(torch.randn(2, n_chans, 400), names)
+        assert features.tokens.shape == (2, 8, 16)
+
+
+def test_dare_batches_are_of_one_montage_each(
+    tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    forward = DualAlignment.forward
+
+    def watched(self: DualAlignment, batch: Batch, generator: torch.Generator) -> Any:
+        if self.training:
+            seen.append(len(batch.ch_names))
+        return forward(self, batch, generator)
+
+    monkeypatch.setattr(DualAlignment, "forward", watched)
+    pretrain(tiny_dare(), tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
+    assert len(seen) == 8
+    assert set(seen) == {8, 19}
+
+
+def test_an_interrupted_dare_run_ends_alike(
+    dare_run: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+
+    def interrupted(self: DualAlignment, step: int, total: int) -> None:
+        if step == 6:
+            raise KeyboardInterrupt
+        follow(self, step, total)
+
+    follow = DualAlignment.after_step
+    with monkeypatch.context() as patch:
+        patch.setattr(DualAlignment, "after_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(tiny_dare(), tiny_corpus, out, device="cpu", quiet=True)
+    assert not (out / "checkpoint").exists()
+    pretrain(tiny_dare(), tiny_corpus, out, resume=True, device="cpu", quiet=True)
+    for name in ("checkpoint/model.safetensors", "config.yaml"):
+        assert (out / name).read_bytes() == (dare_run / name).read_bytes(), name
+    losses = [[line["loss"] for line in read_log(run / "log.jsonl")] for run in (out, dare_run)]
+    assert losses[0] == losses[1]
+
+
+def test_the_report_of_a_dare_run(dare_run: Path, tmp_path: Path) -> None:
+    text = build_report(dare_run, out=tmp_path / "report.html").read_text()
+    assert "DARE-EEG" in text
+    assert "the effective rank of the features is" in text
+    assert "Features of people not trained on" in text
+    assert "momentum went from 0.5 to 0.9; it is the encoder that was saved." in text
+    for wrong in ("is missing", "Restoration error", "SpecMoE", "masked version"):
+        assert wrong not in text
+
+
+def test_what_a_batch_has_no_value_of_does_not_count_for_it(tiny_corpus: Path) -> None:
+    """Batches in which every step is seen say nothing of unseen ones."""
+    config = tiny_dare(objective__views__step_mask=0.4, window_seconds=1)
+    contract = InputContract(sfreq=100)
+    objective = fresh_objective(config, contract, 0).eval()
+    windows = open_corpus(tiny_corpus).windows(1).take(np.arange(12))
+    generator = torch.Generator().manual_seed(config.seed + 1)
+    looks = [objective(batch, generator) for batch in windows.batches(4)]
+    found = [look["anchor_unseen"].item() for look in looks if "anchor_unseen" in look]
+    assert 0 < len(found) < len(looks) == 3
+    losses = validation_losses(objective, windows, config)
+    assert losses["anchor_unseen"] == pytest.approx(np.mean(found))
+    assert losses["anchor"] == pytest.approx(np.mean([look["anchor"].item() for look in looks]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model.name": "dare"}, "goes with the objective dual-alignment, .* to dual-alignment"),
+        ({"objective.name": "dual-alignment"}, "set objective.name to restoration"),
+        ({**DARE, "model.parts": "encoder"}, "needs the whole model; set model.parts to all"),
+        ({**DARE, "experts": 2}, "only SpecHi-Nets are experts"),
+        ({"window_step": 1, "experts": 2}, "leave out window_step"),
+    ],
+)
+def test_parts_that_do_not_go_together(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(BergerError, match=words):
+        load_config(PretrainingConfig, None, fields)
+
+
+def test_windows_that_dare_cannot_learn_from_leave_no_run(
+    tiny_corpus: Path, tiny_recordings: Path, tmp_path: Path
+) -> None:
+    single = tmp_path / "corpus"
+    config = PREPROCESSING.model_copy(update={"ch_names": ("C3",)})
+    prepare(sorted(tiny_recordings.glob("*.edf"))[:3], single, config, progress=False)
+    for corpus, changes, words in (
+        (tiny_corpus, {"model__patch_size": 64}, "of 400 samples is no multiple of a patch's 64"),
+        (single, {}, "a single channel has none that could be hidden"),
+    ):
+        with pytest.raises(BergerError, match=words) as caught:
+            pretrain(tiny_dare(**changes), corpus, tmp_path / "run", quiet=True)
+        assert "sub-0" in str(caught.value).split(":")[0]  # which recording
+        assert not (tmp_path / "run").exists()

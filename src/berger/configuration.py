@@ -112,6 +112,8 @@ def _explain(error: ValidationError, schema: type[Config]) -> str:
             same_end = [name for name in known if name.split(".")[-1] == field.split(".")[-1]]
             near = same_end or difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            if field in known:
+                hint = f"another kind of {field.rpartition('.')[0]} has it"
             reasons.append(f"unknown key {field!r}; {hint}")
         elif kind == "missing":
             reasons.append(f"{field!r} is missing")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,15 +19,20 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from berger.configuration import Config, differences, load_config
 from berger.corpus import WindowDataset, open_corpus, split_subjects
+from berger.corpus.windows import count_samples
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.models import (
+    DareConfig,
+    DareEEG,
     InputContract,
     SpecHiNet,
     SpecHiNetConfig,
     SpecHiNetPublished,
     SpecHiNetPublishedConfig,
 )
+from berger.models.encoders import build_encoder
+from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
 from berger.training.log import run_record
@@ -40,17 +45,28 @@ DIVISION = "windows, shuffled"
 """How windows are divided among experts; stands in every expert's provenance."""
 
 
-def _network_name(model: Any) -> str:
-    """Tell which network is described; a description without a name is of the usual one."""
-    name = model.get("name") if isinstance(model, dict) else model.name
-    return str(name or "spechinet")
+def _name_or(usual: str) -> Callable[[Any], str]:
+    """Tell what is described by its name; a description without one is of the usual thing."""
+
+    def name(described: Any) -> str:
+        given = described.get("name") if isinstance(described, dict) else described.name
+        return str(given or usual)
+
+    return name
 
 
-Network = Annotated[
+NetworkConfig = Annotated[
     Annotated[SpecHiNetConfig, Tag("spechinet")]
-    | Annotated[SpecHiNetPublishedConfig, Tag("spechinet-published")],
-    Discriminator(_network_name),
+    | Annotated[SpecHiNetPublishedConfig, Tag("spechinet-published")]
+    | Annotated[DareConfig, Tag("dare")],
+    Discriminator(_name_or("spechinet")),
 ]
+ObjectiveConfig = Annotated[
+    Annotated[RestorationConfig, Tag("restoration")]
+    | Annotated[DualAlignmentConfig, Tag("dual-alignment")],
+    Discriminator(_name_or("restoration")),
+]
+Objective = Restoration | DualAlignment
 
 
 class PretrainingConfig(Config):
@@ -58,12 +74,16 @@ class PretrainingConfig(Config):
 
     Attributes
     ----------
-    model : SpecHiNetConfig or SpecHiNetPublishedConfig
+    model : SpecHiNetConfig, SpecHiNetPublishedConfig or DareConfig
         The published layout is for comparison; its auxiliary heads are not trained.
-    objective : RestorationConfig
+    objective : RestorationConfig or DualAlignmentConfig
+        Restoration for a SpecHi-Net, dual alignment for a DARE-EEG.
     training : TrainingConfig
     window_seconds : float
         Length of the windows.
+    window_step : float, optional
+        Seconds from the start of one window to that of the next in training; None: their length. A
+        shorter one gives windows that overlap, which is to crop at random, to this precision.
     validation_share : float
         Share of the people whom training never sees; losses and restoration errors are reported
         on them. Nothing is chosen by them: the weights of the last step are kept.
@@ -75,19 +95,32 @@ class PretrainingConfig(Config):
         Of everything random, also of who is watched and of the division among the experts.
     """
 
-    model: Network = SpecHiNetConfig()
-    objective: RestorationConfig = RestorationConfig()
+    model: NetworkConfig = SpecHiNetConfig()
+    objective: ObjectiveConfig = RestorationConfig()
     training: TrainingConfig = TrainingConfig(epochs=50)
     window_seconds: float = Field(30.0, gt=0)
+    window_step: float | None = Field(None, gt=0)
     validation_share: float = Field(0.1, gt=0, lt=1)
     max_validation_windows: int = Field(256, ge=1)
     experts: int = Field(1, ge=1)
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _auxiliary_heads_fit(self) -> Self:
+    def _parts_fit(self) -> Self:
         published = isinstance(self.model, SpecHiNetPublishedConfig)
-        if published and any(self.objective.auxiliary_weights):
+        dare = isinstance(self.model, DareConfig)
+        if dare != isinstance(self.objective, DualAlignmentConfig):
+            raise ValueError(
+                "the model dare goes with the objective dual-alignment, and the others with "
+                f"restoration; set objective.name to {'dual-alignment' if dare else 'restoration'}"
+            )
+        if isinstance(self.model, DareConfig) and self.model.parts != "all":
+            raise ValueError("pretraining needs the whole model; set model.parts to all")
+        if dare and self.experts > 1:
+            raise ValueError("only SpecHi-Nets are experts; set experts to 1")
+        if self.window_step is not None and self.experts > 1:
+            raise ValueError("experts have windows of their own; leave out window_step")
+        if published and any(getattr(self.objective, "auxiliary_weights", ())):
             raise ValueError(
                 "the auxiliary heads of spechinet-published have no targets here; set "
                 "objective.auxiliary_weights to [0, 0]"
@@ -114,9 +147,10 @@ def pretrain(
     corpus_folder : Path or str
         Made by `berger.prepare`; or its address.
     out : Path
-        The run's folder: ``checkpoint/``, ``log.jsonl``, ``restoration.parquet``, ``example.npz``,
-        ``config.yaml``, ``run.json`` and, to resume from, ``state.ckpt``; for one of several
-        experts also ``part.parquet``, recording and start in samples of its windows.
+        The run's folder: ``checkpoint/``, ``log.jsonl``, ``config.yaml``, ``run.json`` and, to
+        resume from, ``state.ckpt``; after restoration also ``restoration.parquet`` and
+        ``example.npz``; for one of several experts also ``part.parquet``, recording and start in
+        samples of its windows.
     expert : int, optional
         Which of `config.experts`, from 0; may be left out where there is one only.
     resume : bool
@@ -156,7 +190,7 @@ def pretrain(
             f"{corpus_folder}: holds recordings of {corpus.subjects[0]} only; pretraining needs at "
             "least two people, one of them to watch it on."
         )
-    everything = corpus.windows(config.window_seconds, subjects=people["train"])
+    everything = corpus.windows(config.window_seconds, config.window_step, people["train"])
     if len(everything) < config.experts:
         raise BergerError(
             f"{corpus_folder}: has {len(everything)} windows to train on, too few for "
@@ -172,10 +206,11 @@ def pretrain(
     )
     contract.check(preprocessing.sfreq, (), corpus_folder)
     seed = expert_seed(config.seed, expert)
+    objective = fresh_objective(config, contract, seed)
+    if isinstance(objective, DualAlignment):
+        _check_montages(objective, everything, validation)
     claim(out, config, resume)
 
-    model = _fresh_model(config, contract, seed)
-    objective = Restoration(model, config.objective)
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
     steps = fit(
         objective,
@@ -189,7 +224,7 @@ def pretrain(
         quiet=quiet,
         validate=lambda: validation_losses(objective, watched, config),
     )
-    model.eval()
+    model = objective.pretrained()
     recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
     record |= {
         "kind": "pretraining",
@@ -222,18 +257,35 @@ def pretrain(
             train.table[["recording", "start"]].to_parquet(temporary, index=False)
     model.save_checkpoint(out / "checkpoint", record)
 
-    untrained = _fresh_model(config, contract, seed).to(objective.device).eval()
-    errors = window_errors(objective, watched, config)
-    before = window_errors(Restoration(untrained, config.objective), watched, config)
-    before = before[before["signal"] == "restored"].assign(signal="untrained network")
-    with written_whole(out / RESTORATION_FILE) as temporary:
-        restoration_errors(pd.concat([errors, before])).to_parquet(temporary, index=False)
-    offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
-    example = _example(objective, watched, errors, offsets, config)
-    with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
-        np.savez(file, **example)  # type: ignore[arg-type]
+    if isinstance(objective, Restoration):
+        untrained = fresh_objective(config, contract, seed)
+        assert isinstance(untrained, Restoration)
+        offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
+        _look(objective, untrained.to(objective.device).eval(), watched, offsets, config, out)
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
+
+
+def fresh_objective(config: PretrainingConfig, contract: InputContract, seed: int) -> Objective:
+    """Make the objective, and in it the model, as it stands before the first step."""
+    torch.manual_seed(seed)
+    model = build_encoder(config.model, contract)
+    if isinstance(config.objective, DualAlignmentConfig):
+        assert isinstance(model, DareEEG)
+        return DualAlignment(model, config.objective)
+    assert isinstance(model, SpecHiNet | SpecHiNetPublished)
+    return Restoration(model, config.objective)
+
+
+def _check_montages(objective: DualAlignment, *datasets: WindowDataset) -> None:
+    """Raise BergerError unless the model can read every montage that there are windows of."""
+    for windows in datasets:
+        montages = {windows.blocks[b].ch_names: windows.blocks[b] for b in set(windows.of_block)}
+        for block in montages.values():
+            try:
+                objective.check(count_samples(windows.seconds, block.sfreq), block.ch_names)
+            except BergerError as error:
+                raise BergerError(f"{block.recording}: {error}") from error
 
 
 def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
@@ -313,16 +365,39 @@ def file_marks(recordings: pd.DataFrame) -> list[str]:
 
 @torch.inference_mode()
 def validation_losses(
-    objective: Restoration, windows: WindowDataset, config: PretrainingConfig
+    objective: Objective, windows: WindowDataset, config: PretrainingConfig
 ) -> dict[str, float]:
-    """Return the mean of each loss over windows, with the same masks at every call."""
+    """Return the mean of each loss over windows, with the same masks at every call.
+
+    What a batch has no value of does not count for that batch.
+    """
     generator = _mask_generator(config)
     totals: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for batch in windows.batches(config.training.batch_size):
         for name, value in objective(batch, generator).items():
-            share = batch.n_windows / len(windows)
-            totals[name] = totals.get(name, 0.0) + share * value.item()
-    return totals
+            totals[name] = totals.get(name, 0.0) + batch.n_windows * value.item()
+            counts[name] = counts.get(name, 0) + batch.n_windows
+    return {name: total / counts[name] for name, total in totals.items()}
+
+
+def _look(
+    objective: Restoration,
+    untrained: Restoration,
+    watched: WindowDataset,
+    offsets: Mapping[str, float],
+    config: PretrainingConfig,
+    out: Path,
+) -> None:
+    """Write how well windows are restored, and one of them."""
+    errors = window_errors(objective, watched, config)
+    before = window_errors(untrained, watched, config)
+    before = before[before["signal"] == "restored"].assign(signal="untrained network")
+    with written_whole(out / RESTORATION_FILE) as temporary:
+        restoration_errors(pd.concat([errors, before])).to_parquet(temporary, index=False)
+    example = _example(objective, watched, errors, offsets, config)
+    with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
+        np.savez(file, **example)  # type: ignore[arg-type]
 
 
 @torch.inference_mode()
@@ -398,8 +473,8 @@ def _example(
     signals = {"clean": clean, "masked": masked, "restored": restored, "gain": gain}
     facts = {
         "sfreq": batch.sfreq,
-        "n_fft": config.objective.mask.n_fft,
-        "hop": config.objective.mask.hop,
+        "n_fft": objective.config.mask.n_fft,
+        "hop": objective.config.mask.hop,
         "ch_names": batch.ch_names,
         "subject": batch.subjects[index],
         "recording": batch.recordings[index],
@@ -407,16 +482,6 @@ def _example(
     }
     arrays = {name: tensor[index].cpu().numpy() for name, tensor in signals.items()}
     return arrays | {name: np.array(value) for name, value in facts.items()}
-
-
-def _fresh_model(
-    config: PretrainingConfig, contract: InputContract, seed: int
-) -> SpecHiNet | SpecHiNetPublished:
-    """The network as it stands before the first step."""
-    torch.manual_seed(seed)
-    if isinstance(config.model, SpecHiNetPublishedConfig):
-        return SpecHiNetPublished(config.model, contract)
-    return SpecHiNet(config.model, contract)
 
 
 def _mask_generator(config: PretrainingConfig) -> torch.Generator:

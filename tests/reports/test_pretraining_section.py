@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from berger.reports.blocks import Figure
 from berger.reports.folders import Part
 from berger.reports.pretraining_figures import maps, smoothed
 from berger.reports.pretraining_section import bands_below, pretraining_section, verdict
@@ -78,3 +80,49 @@ def test_smoothing_keeps_a_constant_and_short_curves() -> None:
     assert (smoothed(pd.Series(np.full(500, 2.0))) == 2).all()
     short = pd.Series([1.0, 5.0, 2.0])
     assert smoothed(short).equals(short)
+
+
+def test_measures_of_features_are_drawn_apart_from_the_terms(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "model: {name: dare, embed_dim: 64}\nobjective: {name: dual-alignment}\n"
+    )
+    lines = [
+        {"step": step, "split": split, "loss": 1.0, "anchor": 1.0}
+        | ({"effective_rank": 9.0, "anchor_unseen": 0.5} if split == "validation" else {})
+        for step in (10, 20)
+        for split in ("train", "validation")
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with report_style():
+        section = pretraining_section(Part("pretraining", tmp_path))
+    assert section.lead.endswith(
+        "On people not trained on, at step 20, the error of features predicted for unseen time "
+        "steps is 0.50 of their variance (1 for the best constant) and the effective rank of the "
+        "features is 9.0 of 64."
+    )
+    training, features = section.topics
+    (terms,) = [
+        image.alt
+        for block in training.blocks
+        if isinstance(block, Figure)
+        for image in block.images
+        if image.alt.startswith("Terms")
+    ]
+    assert terms == "Terms of the loss over the steps: anchor."
+    (figure,) = features.blocks
+    assert isinstance(figure, Figure)
+    assert [image.alt for image in figure.images] == [
+        "Unseen anchors over the steps; the last is 0.5.",
+        "Effective rank of the features over the steps; the last is 9.",
+    ]
+
+
+def test_a_dare_run_without_a_look_yet(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("objective: {name: dual-alignment}\n")
+    section = pretraining_section(Part("pretraining", tmp_path))
+    assert "not known yet" in section.lead
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "split": "train", "loss": 2.0}\n')
+    with report_style():
+        section = pretraining_section(Part("pretraining", tmp_path))
+    assert "not known yet" in section.lead
+    assert "nothing of the features yet" in str(section.topics[1].blocks)

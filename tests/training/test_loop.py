@@ -261,6 +261,47 @@ def test_the_run_did_something(uninterrupted: Path, tiny_corpus: Path, tmp_path:
             assert line["seconds_per_step"] > 0
 
 
+# law: what an objective does after each step is resumed too
+
+
+class Trailing(nn.Module):
+    """Weights that are learned, and weights that follow them after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        self.register_buffer("trail", torch.zeros(3))
+        self.calls: list[tuple[int, int]] = []
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        wanted = torch.randn(3, generator=generator) + self.get_buffer("trail")
+        return {"loss": (self.weight - wanted).square().sum()}
+
+    def after_step(self, step: int, total: int) -> None:
+        self.calls.append((step, total))
+        self.get_buffer("trail").lerp_(self.weight.detach(), step / total)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_what_happens_after_a_step_is_resumed(
+    accumulate: int, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    windows = open_corpus(tiny_corpus).windows(4)
+    config = TrainingConfig(steps=6, batch_size=2, accumulate=accumulate, save_every=2)
+    once, before, after = Trailing(), Trailing(), Trailing()
+    fit(once, windows, config, tmp_path / "once", seed=3, device="cpu", quiet=True)
+    assert once.calls == [(step, 6) for step in range(1, 7)]
+    assert torch.equal(once.get_buffer("trail"), once.weight)  # the last step copies
+
+    interrupt(before, 4 * accumulate + 1, give_up)
+    with pytest.raises(PowerCutError):
+        fit(before, windows, config, tmp_path / "cut", seed=3, device="cpu", quiet=True)
+    fit(after, windows, config, tmp_path / "cut", seed=3, device="cpu", quiet=True, resume=True)
+    assert after.calls == [(5, 6), (6, 6)]
+    assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "once"))
+    assert_same(log_of(tmp_path / "cut"), log_of(tmp_path / "once"))
+
+
 # law: accumulating is the same as a larger batch
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from berger.models import SpecHiNet, SpecHiNetConfig
 from berger.training.optim import OptimizerConfig, build_optimizer, build_schedule
@@ -43,6 +47,43 @@ def test_a_run_may_end_at_zero_or_have_one_step() -> None:
     assert learning_rates(2, lr=1, final_lr=0) == pytest.approx([1, 0.5, 0])
     assert learning_rates(1, lr=1, final_lr=0.1) == pytest.approx([1, 0.1])
     assert learning_rates(1, lr=1, final_lr=0.1, warmup=0.9) == pytest.approx([0.5, 1])
+
+
+def test_one_cycle_by_hand() -> None:
+    """From half of the highest up to it in a fifth of the run, then down to a sixteenth."""
+    rates = learning_rates(20, lr=16, start_lr=8, final_lr=1, warmup=0.2)
+    rise = [12 - 4 * math.cos(math.pi * share) for share in (0, 0.25, 0.5, 0.75)]
+    assert rates[:5] == pytest.approx([*rise, 16])
+    assert rates[12] == pytest.approx((16 + 1) / 2)
+    assert rates[20] == pytest.approx(1)
+
+
+def test_one_cycle_is_torchs() -> None:
+    """PyTorch reaches its highest and its last learning rate one step earlier."""
+    steps = 1000
+    optimizer = build_optimizer(nn.Linear(2, 1), OptimizerConfig())
+    theirs = OneCycleLR(
+        optimizer,
+        5e-4,
+        total_steps=steps,
+        pct_start=0.2,
+        div_factor=2,
+        final_div_factor=8,
+        cycle_momentum=False,
+    )
+    expected = []
+    for _ in range(steps):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = learning_rates(steps, lr=5e-4, start_lr=2.5e-4, final_lr=5e-4 / 16, warmup=0.2)
+    assert ours[:steps] == pytest.approx(expected, abs=5e-4 / 100)
+
+
+@pytest.mark.parametrize("fields", [{"start_lr": 2, "warmup": 0.1}, {"start_lr": 0.5}])
+def test_a_rise_must_rise(fields: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match="start_lr must not exceed lr, and needs a warmup"):
+        OptimizerConfig.model_validate({"lr": 1.0, **fields})
 
 
 def test_all_groups_follow_the_schedule() -> None:

@@ -97,6 +97,10 @@ class Restoration(nn.Module):
         """Where the model is."""
         return next(self.model.parameters()).device
 
+    def pretrained(self) -> SpecHiNet | SpecHiNetPublished:
+        """Return the model as it goes into the checkpoint, in evaluation mode."""
+        return self.model.eval()
+
     def restore(self, masked: Tensor, starts: Tensor) -> Reconstruction:
         """Let the model restore windows (batch, n_chans, n_times) that begin at sample `starts`."""
         return self.model.reconstruct(

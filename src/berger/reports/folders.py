@@ -209,8 +209,14 @@ def model_name(config: Mapping[str, Any]) -> str:
         "spechinet": "SpecHi-Net",
         "spechinet-published": "SpecHi-Net in its published layout",
         "specmoe": "SpecMoE",
+        "dare": "DARE-EEG",
     }
     return known.get(name, name)
+
+
+def aligns(config: Mapping[str, Any]) -> bool:
+    """Tell whether a run's objective is dual alignment, which leaves no restored signals."""
+    return mapping(config, "objective").get("name") == "dual-alignment"
 
 
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from berger import __version__
 from berger.errors import BergerError
 from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enumeration
 from berger.reports.corpus_groups import SCALP, hours_text, listed, species_of, subjects_noun
-from berger.reports.folders import Part, Run, mapping, model_name
+from berger.reports.folders import Part, Run, aligns, mapping, model_name
 
 SPECMOE = (
     "Darankoum D., Habermacher C., Volle J., Grudinin S. SpecMoE: Spectral Mixture-of-Experts "
     "Foundation Model for Cross-Species EEG Decoding. arXiv:2603.16739 (2026)."
+)
+DARE = (
+    "DARE-EEG: A Foundation Model for Mining Dual-Aligned Representation of EEG. arXiv:2605.18298."
 )
 MNE = (
     "Gramfort A. et al. MEG and EEG data analysis with MNE-Python. Frontiers in Neuroscience 7, "
@@ -156,6 +159,14 @@ def _pretraining(run: Run, cite: Cite) -> str:
     size = f" ({record['n_parameters']:,} parameters)" if "n_parameters" in record else ""
     seconds = record.get("window_seconds", config.get("window_seconds"))
     windows = f"windows of {seconds:g} s" if seconds else "windows"
+    if aligns(config):
+        text = f"{name}{cite(DARE)}{size}, was pretrained without labels on {windows} of EEG."
+        text += _views(mapping(objective, "views"), model) + _alignment(objective)
+        return (
+            text
+            + _optimisation(record, mapping(config, "training"))
+            + _watched(record, "measures of features")
+        )
     text = f"{name}{cite(SPECMOE)}{size}, was pretrained without labels to restore {windows} of EEG"
     text += f" from a masked version. {_mask(mapping(objective, 'mask'), model.get('sfreq'))}"
     text += _RESTORES.get(model.get("restores", ""), "")
@@ -185,13 +196,56 @@ def _pretraining(run: Run, cite: Cite) -> str:
             f"the shuffled training windows of its own ({record['training_windows']:,} windows)."
         )
     text += _optimisation(record, mapping(config, "training"))
+    return text + _watched(record, "restoration errors")
+
+
+def _watched(record: Mapping[str, Any], besides: str) -> str:
     people = mapping(record, "subjects")
-    if people:
-        train, others = (len(people.get(part, ())) for part in ("train", "validation"))
-        text += (
-            f" Of {train + others} people, {train} were trained on; losses and restoration errors "
-            f"are those of the {others} others. The weights of the last step were kept."
-        )
+    if not people:
+        return ""
+    train, others = (len(people.get(part, ())) for part in ("train", "validation"))
+    return (
+        f" Of {train + others} people, {train} were trained on; losses and {besides} are those "
+        f"of the {others} others. The weights of the last step were kept."
+    )
+
+
+def _views(views: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    if not {"step_mask", "visible", "overlap"} <= set(views):
+        return ""
+    step = ""
+    if {"patch_size", "sfreq"} <= set(model):
+        step = f" of {model['patch_size'] / model['sfreq']:g} s"
+    low, high = views["overlap"]
+    steps = "the same steps" if views.get("same_steps", True) else "steps of its own"
+    return (
+        f" Each time step{step} was hidden wholly with probability {views['step_mask']:g}; in the "
+        f"others {views['visible']} electrodes drawn at random were seen, at most half of them in "
+        f"montages of fewer than 24. A second view saw {steps} and shared electrodes with the "
+        f"first, for an intersection over union drawn from {low:g} to {high:g} for each batch."
+    )
+
+
+def _alignment(objective: Mapping[str, Any]) -> str:
+    normalized = ", normalised," if objective.get("normalize_targets") else ""
+    what = {
+        "reconstruction": f"the mean squared error of hidden patches{normalized} restored from the "
+        "first view",
+        "anchor": "that of the features of all time steps, predicted from the first view, against "
+        "the normalised ones that a momentum copy of the encoder had of the complete window",
+        "mask_alignment": "a contrastive loss by which the two views of a window are told from "
+        "those of the others of the batch",
+        "activation": "the mean square of the features",
+    }
+    terms = [
+        text + (f" (weight {objective[name]:g})" if objective[name] != 1 else "")
+        for name, text in what.items()
+        if objective.get(name)
+    ]
+    text = f" The loss was {', plus '.join(terms)}." if terms else ""
+    if len(momentum := objective.get("momentum", ())) == 2:
+        text += f" The copy's momentum went from {momentum[0]:g} to {momentum[1]:g}"
+        text += "; it is the encoder that was saved." if objective.get("saves") == "target" else "."
     return text
 
 
@@ -229,7 +283,9 @@ def _optimisation(record: Mapping[str, Any], training: Mapping[str, Any]) -> str
         if "final_lr" in optimizer:
             facts[-1] += f" falling to {optimizer['final_lr']:g} along a cosine"
     if warmup := optimizer.get("warmup"):
-        facts.append(f"linear warm-up over {warmup:.0%} of the steps")
+        start = optimizer.get("start_lr")
+        rise = "linear warm-up" if start is None else f"rising from {start:g} along a cosine"
+        facts.append(f"{rise} over {warmup:.0%} of the steps")
     if "weight_decay" in optimizer:
         facts.append(f"weight decay {optimizer['weight_decay']:g}")
     if clip := optimizer.get("clip_norm"):

@@ -28,6 +28,14 @@ from berger.reports.style import (
 
 Array = npt.NDArray[np.float64]
 
+MEASURES = {
+    "anchor_unseen": ("unseen anchors", "error / variance"),
+    "retrieval": ("windows found by their other view", "share of windows"),
+    "effective_rank": ("effective rank of the features", "effective rank"),
+    "feature_std": ("standard deviation of the features", "standard deviation"),
+}
+"""What a log says of features beside the losses: title and quantity, in the order of drawing."""
+
 SILENCE = 1.0
 """Error power relative to the clean power of a restoration that is zero everywhere."""
 
@@ -148,8 +156,8 @@ def curves(log: pd.DataFrame) -> tuple[Image, ...]:
     """Draw losses, learning rate and gradient norm over the steps of a log."""
     parts = {str(split): rows.dropna(axis=1, how="all") for split, rows in log.groupby("split")}
     images = [_loss(parts)]
-    measures = {"step", "split", "loss", "lr", "grad_norm", "seconds_per_step", "data_wait"}
-    if terms := [name for name in log.columns if name not in measures]:
+    others = {"step", "split", "loss", "lr", "grad_norm", "seconds_per_step", "data_wait"}
+    if terms := [name for name in log.columns if name not in {*others, *MEASURES}]:
         images.append(_terms(parts, terms))
     training = parts.get("train", pd.DataFrame())
     for column, label in (("lr", "learning rate"), ("grad_norm", "gradient norm")):
@@ -162,6 +170,23 @@ def curves(log: pd.DataFrame) -> tuple[Image, ...]:
             last = training[column].iloc[-1]
             alt = f"{label.capitalize()} over the steps; the last is {last:.3g}."
             images.append(embed(figure, alt))
+    return tuple(images)
+
+
+def features(log: pd.DataFrame) -> tuple[Image, ...]:
+    """Draw what the log says of the features of people not trained on."""
+    rows = log[log["split"] == "validation"]
+    images = []
+    for column in [name for name in MEASURES if name in rows]:
+        values = rows[column].dropna()
+        figure, ax = axes(HALF, 2.3)
+        look = LOOKS["validation"]
+        ax.plot(rows["step"][values.index], values, look.marker + "-", color=look.colour)
+        title, quantity = MEASURES[column]
+        ax.set(xlabel="step", ylabel=f"{quantity} (no unit)", title=title)
+        ax.set_ylim(0, 1.05 * values.max() or 1.0)
+        alt = f"{title.capitalize()} over the steps; the last is {values.iloc[-1]:.3g}."
+        images.append(embed(figure, alt))
     return tuple(images)
 
 

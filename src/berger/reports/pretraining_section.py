@@ -20,7 +20,7 @@ from berger.reports.blocks import (
     enumeration,
     topic,
 )
-from berger.reports.folders import Part, Run, mapping, model_name
+from berger.reports.folders import Part, Run, aligns, mapping, model_name
 
 DRAWN = ("masked input", "untrained network", "restored")
 MOST_SIGNALS, EXAMPLE_SECONDS = 6, 10.0
@@ -34,6 +34,13 @@ def pretraining_section(part: Part) -> Section:
     record = run.record
     numbers: list[Number] = []
     lead = "" if record else "This run has not ended; what it has left so far is shown. "
+    if aligns(run.config):
+        numbers = _training_numbers(run)
+        topics = [
+            topic("Training", lambda: _training(run)),
+            topic("Features of people not trained on", lambda: _features(run)),
+        ]
+        return Section("Pretraining", part.name, lead + features_verdict(run), numbers, topics)
     try:
         errors = restoration_errors(run)
     except BergerError:
@@ -48,6 +55,30 @@ def pretraining_section(part: Part) -> Section:
         topic("Restoration error on people not trained on", lambda: _restoration(run)),
     ]
     return Section("Pretraining", part.name, lead, numbers, topics)
+
+
+def features_verdict(run: Run) -> str:
+    """Say in a sentence what the last look at people not trained on found of their features."""
+    try:
+        log = run.log()
+    except BergerError:
+        return "What it has learned is not known yet."
+    rows = log[log["split"] == "validation"]
+    last = rows.iloc[-1].dropna() if len(rows) else pd.Series(dtype=float)
+    phrases = []
+    if "anchor_unseen" in last:
+        phrases.append(
+            f"the error of features predicted for unseen time steps is {last['anchor_unseen']:.2f} "
+            "of their variance (1 for the best constant)"
+        )
+    if "effective_rank" in last:
+        dim = mapping(run.config, "model").get("embed_dim")
+        of = f" of {dim}" if dim else ""
+        phrases.append(f"the effective rank of the features is {last['effective_rank']:.1f}{of}")
+    if not phrases:
+        return "What it has learned is not known yet."
+    who = "people not trained on"
+    return f"On {who}, at step {last['step']:,.0f}, {enumeration(phrases)}."
 
 
 def restoration_errors(run: Run) -> pd.DataFrame:
@@ -245,6 +276,22 @@ def _training(run: Run) -> Iterator[Block]:
         "Loss in training and on people not trained on; its weighted terms (solid in training, "
         "dashed on people not trained on); the learning rate and the norm of the gradient before "
         f"clipping.{smooth}{dropout}",
+    )
+
+
+def _features(run: Run) -> Iterator[Block]:
+    images = figures.features(run.log())
+    if not images:
+        raise BergerError("The log says nothing of the features yet.")
+    yield Figure(
+        images,
+        "What the log says of the features besides the losses, which alone can fall while the "
+        "features shrink to a point: then their rank goes to 1 and their deviation to 0. Unseen "
+        "anchors are the target encoder's features at time steps that the first view does not "
+        "see; 1 is the best constant, 0 perfect. A window is found if its second view is the most "
+        "similar one of its batch to the first; by chance that happens once in the size of the "
+        "batch, and views that see the same time steps are found easily even by an untrained "
+        "network.",
     )
 
 

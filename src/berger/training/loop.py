@@ -93,7 +93,9 @@ def fit(
     Parameters
     ----------
     objective : nn.Module
-        Called as ``objective(batch, generator)``; returns `Losses` with the key ``loss``.
+        Called as ``objective(batch, generator)``; returns `Losses` with the key ``loss``. If it has
+        a method ``after_step(step, total)``, that is called after each optimiser step, counted from
+        1. What it changes must be in the objective's ``state_dict``.
     dataset : WindowDataset
         Windows to learn from.
     config : TrainingConfig
@@ -151,6 +153,7 @@ def fit(
         generator=torch.Generator(),
     )
     batches = iter(loader)
+    after_step = getattr(objective, "after_step", None)
     module.train()
     with (
         closing(JsonLinesLog(out / "log.jsonl", keep_until=state["step"])) as log,
@@ -175,6 +178,8 @@ def fit(
             optimizer.zero_grad()
             schedule.step()
             state["step"] += 1
+            if after_step is not None:
+                after_step(state["step"], total)
             seconds = time.perf_counter() - started
 
             step, last = state["step"], state["step"] == total

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -13,7 +14,7 @@ from berger.configuration import Config
 
 
 class OptimizerConfig(Config):
-    """AdamW with linear warm-up and a cosine to `final_lr`, counted in optimiser steps.
+    """AdamW with a warm-up and a cosine to `final_lr`, counted in optimiser steps.
 
     Attributes
     ----------
@@ -21,6 +22,9 @@ class OptimizerConfig(Config):
         Highest learning rate, and the one that it has come down to after the last step.
     warmup : float
         Share of the steps in which the learning rate rises.
+    start_lr : float, optional
+        Learning rate of the first step, from which it rises along half a cosine (a one-cycle
+        schedule); None: it rises linearly from nearly 0.
     weight_decay : float
         Not applied to biases and other 1-D parameters.
     betas : tuple of float
@@ -31,9 +35,16 @@ class OptimizerConfig(Config):
     lr: float = Field(1e-3, gt=0)
     final_lr: float = Field(1e-6, ge=0)
     warmup: float = Field(0.0, ge=0, lt=1)
+    start_lr: float | None = Field(None, ge=0)
     weight_decay: float = Field(0.05, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float | None = Field(5.0, gt=0)
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.start_lr is not None and (self.start_lr > self.lr or not self.warmup):
+            raise ValueError("start_lr must not exceed lr, and needs a warmup in which to rise")
+        return self
 
 
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
@@ -54,7 +65,14 @@ def build_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) ->
 def _share_of_lr(step: int, steps: int, config: OptimizerConfig) -> float:
     warmup = round(config.warmup * steps)
     if step < warmup:
-        return (step + 1) / (warmup + 1)
-    floor = config.final_lr / config.lr
-    progress = min((step - warmup) / max(steps - warmup, 1), 1.0)
-    return floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2
+        if config.start_lr is None:
+            return (step + 1) / (warmup + 1)
+        return _half_cosine(config.start_lr / config.lr, 1.0, step / warmup)
+    return _half_cosine(
+        1.0, config.final_lr / config.lr, min((step - warmup) / max(steps - warmup, 1), 1.0)
+    )
+
+
+def _half_cosine(first: float, last: float, progress: float) -> float:
+    """Go from `first` to `last` while `progress` goes from 0 to 1, slowly at both ends."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
