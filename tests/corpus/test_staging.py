@@ -13,10 +13,9 @@ import pytest
 from scipy.io import savemat
 
 from berger.corpus import open_corpus, prepare
-from berger.corpus.format import SHORTEST_STRETCH
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.preprocessing.stretches import usable_stretches
+from berger.preprocessing.stretches import SHORTEST_STRETCH, usable_stretches
 from tests.corpus.conftest import write_edf
 
 VHDR = """Brain Vision Data Exchange Header File Version 1.0

@@ -36,8 +36,6 @@ SMALLEST_STEP, LARGEST_STEP = 1e-6, 0.199
 """µV per count. Half the largest step, float32's own rounding included, is below 0.1 µV."""
 LARGEST_VALUE = LARGEST_STEP * LARGEST_COUNT
 """µV."""
-SHORTEST_STRETCH = 1.0
-"""Seconds; as `berger.preprocessing` has it for what it rejects."""
 
 RECORDING_COLUMNS = pa.schema(
     {

@@ -19,12 +19,12 @@ from berger.corpus.format import (
     LARGEST_STEP,
     LARGEST_VALUE,
     RECORDING_COLUMNS,
-    SHORTEST_STRETCH,
     quantise,
 )
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig, preprocess
+from berger.preprocessing.stretches import SHORTEST_STRETCH
 from berger.recordings import RejectedError, hash_of, read_recording, species_name
 
 

@@ -171,7 +171,7 @@ class _Network(nn.Module):
             logits: Tensor = model(signal) if times is None else model(signal, times)
             return (logits.softmax(-1),)
         assert isinstance(model, Encoder)
-        features = model.forward_features(signal, times)
+        features = model.forward_features(signal, times=times)
         encoded = features.summary, features.tokens
         if isinstance(model, SpecMoE) and "scores" in self.outputs:
             return *encoded, model.head(features.summary)

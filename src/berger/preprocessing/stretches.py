@@ -13,7 +13,8 @@ from berger.preprocessing.config import PreprocessingConfig
 from berger.preprocessing.filtering import Joined
 from berger.recordings import Recording
 
-_SHORTEST_STRETCH = 1.0  # seconds
+SHORTEST_STRETCH = 1.0
+"""Seconds; what is shorter is not used."""
 
 
 def usable_stretches(
@@ -37,7 +38,7 @@ def usable_stretches(
     for first, last in pairwise([0, *inside, len(usable)]):
         changes = np.flatnonzero(np.diff(usable[first:last], prepend=False, append=False))
         runs += [(first + a, first + b) for a, b in changes.reshape(-1, 2).tolist()]
-    long = [(a, b) for a, b in runs if b - a >= _SHORTEST_STRETCH * config.sfreq]
+    long = [(a, b) for a, b in runs if b - a >= SHORTEST_STRETCH * config.sfreq]
     short = sum(b - a for a, b in runs) - sum(b - a for a, b in long)
     dropped["stretch under 1 s"] = short / config.sfreq
     return tuple(long)
