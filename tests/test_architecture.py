@@ -40,6 +40,7 @@ ROOMS = [
     "reports",
     "interop",
     "demo",
+    "overrides",
     "cli",
 ]
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from berger import load_checkpoint
 from berger.checkpoints import FILES, VERSION, read_checkpoint
@@ -20,6 +21,8 @@ from berger.models import (
     ARCHITECTURES,
     MODELS,
     ClassifierConfig,
+    DareConfig,
+    DareEEG,
     EEGModel,
     InputContract,
     SpecHiNetConfig,
@@ -46,6 +49,7 @@ CONFIGS: dict[str, Config] = {
     "published": PUBLISHED,
     "mixture": SpecMoEConfig(expert=SPECHINET, n_outputs=2, classes=CLASSES),
     "published mixture": SpecMoEConfig(expert=PUBLISHED, gate="encoding"),
+    "dare": DareConfig(sfreq=100, patch_size=50, embed_dim=8, n_heads=2),
 }
 CONTRACT = InputContract(
     sfreq=100,
@@ -86,6 +90,16 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 # laws
 
 
+def answer(model: Any, signal: Tensor) -> Tensor:
+    if hasattr(model, "reconstruct"):
+        restored: Tensor = model.reconstruct(signal).mean
+        return restored
+    if isinstance(model, DareEEG):
+        return model.forward_features(signal, CONTRACT.ch_names).summary
+    outputs: Tensor = model(signal)
+    return outputs
+
+
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_a_model_comes_back_bit_by_bit(config: Config, tmp_path: Path) -> None:
     model = scrambled(config)
@@ -103,10 +117,7 @@ def test_a_model_comes_back_bit_by_bit(config: Config, tmp_path: Path) -> None:
         assert tensor.numpy().tobytes() == after[name].numpy().tobytes(), name
     signal = 20 * torch.randn(2, 3, 400)
     with torch.inference_mode():
-        expected, found = (
-            m.reconstruct(signal).mean if hasattr(m, "reconstruct") else m(signal)
-            for m in (model.eval(), loaded)
-        )
+        expected, found = (answer(m, signal) for m in (model.eval(), loaded))
     assert torch.isfinite(found).all()
     assert torch.equal(expected, found)
 
@@ -260,7 +271,7 @@ def test_models_are_made_by_name(name: str) -> None:
     model = create_model(name)
     assert model.config == MODELS[name]
     assert model.n_parameters == count(MODELS[name]) > 100_000
-    assert model.contract == InputContract(sfreq=200)
+    assert model.contract == InputContract(sfreq=256 if name.startswith("dare") else 200)
 
 
 def test_an_unknown_model_is_refused() -> None:

@@ -20,6 +20,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, validato
 from berger import __version__
 from berger.configuration import Config, field_names, load_config, shipped_configs
 from berger.errors import BergerError
+from berger.overrides import schema_of, take_overrides
 
 app = App(
     name="berger",
@@ -511,7 +512,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr has it: "µV" must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        tokens, overrides = _take_overrides(given)
+        tokens, overrides = take_overrides(given)
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if "overrides" in ignored:
             bound.arguments["overrides"] = overrides
@@ -552,49 +553,12 @@ def _refuse(reason: str) -> NoReturn:
 
 def _hint(error: CycloptsError, given: list[str]) -> str:
     """Return which field of the command's configuration an unknown option may have meant."""
-    schema = _schema(given[0])
+    schema = schema_of(given[0])
     if schema is None or not isinstance(error, UnknownOptionError):
         return ""
     wrong = (error.token.keyword or error.token.value).removeprefix("--").replace("-", "_")
     near = difflib.get_close_matches(wrong, list(field_names(schema)), n=1)
     return f" Did you mean --{near[0]}?" if near else ""
-
-
-def _schema(command: str) -> type[Config] | None:
-    """Return the configuration that a command's further options belong to."""
-    if command == "prepare":
-        from berger.preprocessing import PreprocessingConfig
-
-        return PreprocessingConfig
-    if command == "pretrain":
-        from berger.pretraining import PretrainingConfig
-
-        return PretrainingConfig
-    if command == "adapt":
-        from berger.evaluation.decoding import AdaptationConfig
-
-        return AdaptationConfig
-    return None
-
-
-def _take_overrides(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Separate ``--field value`` of a command's configuration from the command's own options."""
-    schema = _schema(tokens[0]) if tokens else None
-    if schema is None:
-        return tokens, {}
-    fields = set(field_names(schema)) - {"seed"}
-    left, overrides = [], {}
-    rest = iter(tokens)
-    for token in rest:
-        name, has_value, value = token.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
-        if token.startswith("--") and (name in fields or "." in name):
-            if not has_value and (value := next(rest, "--")).startswith("--"):
-                raise BergerError(f"--{name}: needs a value.")
-            overrides[name] = value
-        else:
-            left.append(token)
-    return left, overrides
 
 
 def _with_seed(overrides: dict[str, Any] | None, common: Common) -> dict[str, Any]:
