@@ -2,8 +2,8 @@
 
     python benchmarks/preparation.py [--data FOLDER | --simulate HOURS] [--passes N]
 
-FOLDER holds EDF files, by default $BERGER_DATA/eegmat; --simulate writes four recordings of 19
-channels at 500 Hz instead (needs edfio), HOURS in all. Every pass runs MNE, one worker and two,
+FOLDER holds EDF files, by default $BERGER_DATA/eegmat; --simulate writes recordings of half an hour
+and 19 channels at 500 Hz instead (needs edfio), HOURS in all. Every pass runs MNE, one worker and two,
 each in a process of its own, imports not counted; medians over the passes are printed. MNE reads
 only the channels that are prepared, filters and resamples to the same band and rate, and writes
 nothing.
@@ -31,13 +31,13 @@ CHANNELS = ["Fp1", "Fp2", "F7", "F3", "Fz", "F4", "F8", "T7", "C3", "Cz", "C4", 
 CHANNELS += ["Pz", "P4", "P8", "O1", "O2"]
 
 
-def simulate(folder: Path, hours: float, n_files: int = 4) -> None:
+def simulate(folder: Path, hours: float) -> None:
     import edfio
     import numpy as np
 
     rng = np.random.default_rng(0)
-    n_times = 500 * round(hours * 3600 / n_files)
-    for subject in range(n_files):
+    n_times = 500 * 1800
+    for subject in range(round(2 * hours)):
         signals = [
             edfio.EdfSignal(
                 rng.normal(0, 15, n_times).clip(-90, 90),
