@@ -3,10 +3,10 @@
     python benchmarks/preparation.py [--data FOLDER | --simulate HOURS] [--passes N]
 
 FOLDER holds EDF files, by default $BERGER_DATA/eegmat; --simulate writes recordings of half an hour
-and 19 channels at 500 Hz instead (needs edfio), HOURS in all. Every pass runs MNE, one worker and two,
-each in a process of its own, imports not counted; medians over the passes are printed. MNE reads
-only the channels that are prepared, filters and resamples to the same band and rate, and writes
-nothing.
+and 19 channels at 500 Hz instead (needs edfio), HOURS in all. Every pass runs MNE, one worker and
+two, each in a process of its own, imports not counted; medians over the passes are printed. MNE
+reads only the channels that are prepared, filters and resamples to the same band and rate, and
+writes nothing.
 
 On a machine that others use too, trust CPU time: "by CPU" is what two workers would gain with two
 idle cores, 2 × the CPU time with one / that of all processes with two. Needs psutil.
