@@ -28,8 +28,9 @@ from berger.models.spechinet_published import SpecHiNetPublishedEncoder
 
 OPSET = 23
 """The first that has an operator for attention."""
-TOLERANCE = 1e-4
-"""Largest difference between file and model, as a share of the model's largest value."""
+TOLERANCE = 1e-3
+"""Largest difference between file and model, as a share of the model's largest value: the head of a
+probe can make more of single precision's than an encoder does."""
 BATCHES = (1, 2, 3)
 CHANS = (1, 4)
 """Sizes at which file and model are compared; of electrodes, where a file takes any number."""
