@@ -198,6 +198,22 @@ class SpecHiNetEncoder(Encoder):
         batch = signal.shape[0]
         return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=batch)
 
+    def _add_decoder(self, n_auxiliary: int) -> None:
+        """Build the decoding half, with as many values of an auxiliary head at each token."""
+        config = self.config
+        stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
+        drop = config.decoder_dropout
+        self.up1 = Up1(mid, deep, drop)
+        self.attention3 = self.attention_layer(mid, config.n_heads, 2 * mid, config.dropout)
+        self.up2 = Up2(mid, drop)
+        self.up3 = Up3(stem, mid, drop)
+        self.auxiliary_up2 = nn.Linear(mid, n_auxiliary)
+        self.auxiliary_up1 = nn.Linear(mid, n_auxiliary)
+        if config.restores == "map":
+            self.map_gain = MapGain(mid, config.sfreq)
+        if config.zero_start:
+            self.up3.start_at_zero()
+
     @property
     def embed_dim(self) -> int:
         """Width of the features."""
@@ -260,18 +276,7 @@ class SpecHiNet(SpecHiNetEncoder):
 
     def __init__(self, config: SpecHiNetConfig, contract: InputContract | None = None) -> None:
         super().__init__(config, contract)
-        stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
-        drop = config.decoder_dropout
-        self.up1 = Up1(mid, deep, drop)
-        self.attention3 = RotaryAttentionLayer(mid, config.n_heads, 2 * mid, config.dropout)
-        self.up2 = Up2(mid, drop)
-        self.up3 = Up3(stem, mid, drop)
-        self.auxiliary_up2 = nn.Linear(mid, 1)
-        self.auxiliary_up1 = nn.Linear(mid, 1)
-        if config.restores == "map":
-            self.map_gain = MapGain(mid, config.sfreq)
-        if config.zero_start:
-            self.up3.start_at_zero()
+        self._add_decoder(n_auxiliary=1)
 
     def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`."""

@@ -35,14 +35,10 @@ from berger.models.contract import InputContract
 from berger.models.layers import RotaryAttentionLayer, rotate
 from berger.models.spechinet import (
     SHORTEST,
-    MapGain,
     Reconstruction,
     SpecHiNetEncoder,
     SpecHiNetSize,
     Stages,
-    Up1,
-    Up2,
-    Up3,
 )
 
 KEYS_AT_ONCE = 64
@@ -264,18 +260,7 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
         self, config: SpecHiNetPublishedConfig, contract: InputContract | None = None
     ) -> None:
         super().__init__(config, contract)
-        stem, mid, deep = config.stem_dim, config.embed_dim, config.bottleneck_dim
-        drop = config.decoder_dropout
-        self.up1 = Up1(mid, deep, drop)
-        self.attention3 = PublishedAttentionLayer(mid, config.n_heads, 2 * mid, config.dropout)
-        self.up2 = Up2(mid, drop)
-        self.up3 = Up3(stem, mid, drop)
-        self.auxiliary_up2 = nn.Linear(mid, config.n_auxiliary)
-        self.auxiliary_up1 = nn.Linear(mid, config.n_auxiliary)
-        if config.restores == "map":
-            self.map_gain = MapGain(mid, config.sfreq)
-        if config.zero_start:
-            self.up3.start_at_zero()
+        self._add_decoder(config.n_auxiliary)
 
     def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`.
