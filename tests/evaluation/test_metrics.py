@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from berger.evaluation.metrics import score_predictions
+from berger.evaluation.metrics import (
+    calibration,
+    calibration_error,
+    confusion,
+    score_predictions,
+    score_values,
+)
 from berger.evaluation.statistics import balanced_accuracy, confusion_by_subject
 
 
@@ -102,7 +108,69 @@ def test_rows_may_come_in_any_order_and_perfection_is_one(seed: int) -> None:
     classes = ("a", "b", "c")
     one, other = score_predictions(rows, classes), score_predictions(shuffled, classes)
     assert one == pytest.approx(other)
-    assert set(score(truth, truth, "abc").values()) == {1.0}
+    perfect = score(truth, truth, "abc")
+    assert (perfect.pop("calibration_error"), perfect.pop("brier")) == (0, 0)
+    assert set(perfect.values()) == {1.0}
     # the bootstrap's own balanced accuracy is the same number
     confusion = confusion_by_subject(rows, classes).sum(0)
     assert one["balanced_accuracy"] == pytest.approx(float(balanced_accuracy(confusion)))
+
+
+def test_average_precision_with_ties_by_hand() -> None:
+    high = [0.1, 0.5, 0.9, 0.5, 0.9]
+    found = score("aaabb", "aabba", b=high, a=[1 - value for value in high])
+    # above 0.9: 1 of 2 is b, half of the b; above 0.5: 2 of 4, the other half
+    assert found["auprc"] == pytest.approx(1 / 2 * 1 / 2 + 1 / 2 * 2 / 4)
+    # one answer for all: as many as there are of b
+    assert score("aaab", "aaaa", a=[0.5] * 4, b=[0.5] * 4)["auprc"] == pytest.approx(1 / 4)
+    assert math.isnan(score("aaa", "aab")["auprc"])
+
+
+def test_calibration_by_hand() -> None:
+    sure = [0.9, 0.9, 0.9, 0.9, 0.6, 0.6]
+    rows = table(
+        "aaabab", "aaaabb", scores={"a": [*sure[:4], 0.4, 0.4], "b": [0.1] * 4 + [0.6] * 2}
+    )
+    bins = calibration(rows, ("a", "b"))
+    assert bins["confidence"].tolist() == pytest.approx([0.6, 0.9])
+    assert bins["accuracy"].tolist() == pytest.approx([1 / 2, 3 / 4])
+    assert bins["n_windows"].tolist() == [2, 4]
+    assert calibration_error(bins) == pytest.approx((0.1 * 2 + 0.15 * 4) / 6)
+    # (1 − 0.9)² + 0.1² thrice, 0.9² · 2 for the wrong one, 0.6² · 2 and 0.4² · 2
+    brier = (3 * 2 * 0.01 + 2 * 0.81 + 2 * 0.36 + 2 * 0.16) / 6
+    assert score_predictions(rows, ("a", "b"))["brier"] == pytest.approx(brier)
+
+
+def test_certainty_falls_into_the_last_bin() -> None:
+    bins = calibration(table("ab", "aa"), ("a", "b"))
+    assert bins[["confidence", "accuracy", "n_windows"]].to_numpy().tolist() == [[1.0, 0.5, 2.0]]
+
+
+def test_confusion_by_hand() -> None:
+    counts = confusion(table("aabc", "abbb", "abc"), ("a", "b", "c"))
+    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
+
+
+def values(truth: list[float], guess: list[float]) -> dict[str, float]:
+    return score_values(pd.DataFrame({"truth": truth, "prediction": guess}))
+
+
+def test_values_by_hand() -> None:
+    found = values([1, 2, 3, 4], [2, 2, 3, 5])
+    # deviations −1.5 −0.5 0.5 1.5 and −1 −1 0 2: covariance 5, squares 5 and 6
+    assert found["pearson"] == pytest.approx(5 / math.sqrt(5 * 6))
+    assert found["r2"] == pytest.approx(1 - 2 / 5)
+    assert found["rmse"] == pytest.approx(math.sqrt(2 / 4))
+    worse = values([1, 2, 3], [3, 2, 1])
+    assert worse["pearson"] == pytest.approx(-1)
+    assert worse["r2"] == pytest.approx(1 - 8 / 2)
+
+
+def test_values_that_do_not_vary() -> None:
+    found = values([2, 2, 2], [1, 2, 3])
+    assert math.isnan(found["pearson"])
+    assert math.isnan(found["r2"])
+    assert found["rmse"] == pytest.approx(math.sqrt(2 / 3))
+    constant = values([1, 2, 3], [2, 2, 2])
+    assert math.isnan(constant["pearson"])
+    assert constant["r2"] == pytest.approx(0)

@@ -7,11 +7,16 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from berger.evaluation.statistics import (
+    auroc_interval,
     balanced_accuracy,
     balanced_accuracy_interval,
+    compare_models,
+    concordance_by_subject,
     confusion_by_subject,
+    holm,
 )
 
 CLASSES = ("a", "b")
@@ -116,3 +121,144 @@ def test_people_with_one_class_each() -> None:
     """Some resamples hold one class only: recall is then averaged over that one."""
     table = pd.DataFrame({"subject": ["p", "q"], "truth": ["a", "b"], "prediction": ["a", "a"]})
     assert balanced_accuracy_interval(table, CLASSES, 0) == (0.0, 1.0)
+
+
+def scored(n_people: int, seed: int, strength: float = 1.0) -> pd.DataFrame:
+    """Windows with a score each that says something of their class."""
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(2, size=20 * n_people)
+    score = (strength * truth + rng.normal(size=len(truth))).round(1)  # with ties
+    subject = np.repeat([f"s{i:02}" for i in range(n_people)], 20)
+    scores = {"score_a": -score, "score_b": score}
+    return pd.DataFrame({"subject": subject, "truth": np.array(CLASSES)[truth]} | scores)
+
+
+def test_concordance_is_the_area_under_the_curve() -> None:
+    table = scored(6, 0)
+    is_class = (table["truth"] == "b").to_numpy()
+    _, subject = np.unique(table["subject"], return_inverse=True)
+    won = concordance_by_subject(table["score_b"].to_numpy(), is_class, subject, 6)
+    area = won.sum() / (is_class.sum() * (~is_class).sum())
+    assert area == pytest.approx(roc_auc_score(is_class, table["score_b"]))
+
+
+def test_the_interval_of_the_area_holds_it_and_knows_people() -> None:
+    table = scored(12, 1)
+    area = roc_auc_score(table["truth"] == "b", table["score_b"])
+    low, high = auroc_interval(table, CLASSES, 0)
+    assert 0.5 < low < area < high < 1
+    fourfold = pd.concat([table] * 4)
+    assert auroc_interval(fourfold, CLASSES, 0) == pytest.approx((low, high))
+    # by drawing rows of people anew, as anybody would
+    low, high = auroc_interval(table, CLASSES, 0, n_resamples=200)
+    groups = [own for _, own in table.groupby("subject")]
+    areas = []
+    for drawn in np.random.default_rng(0).integers(12, size=(200, 12)):
+        some = pd.concat([groups[person] for person in drawn])
+        areas.append(roc_auc_score(some["truth"] == "b", some["score_b"]))
+    assert (low, high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])))
+
+
+def test_no_area_without_every_class_or_for_one_person() -> None:
+    table = scored(3, 2)
+    assert all(map(math.isnan, auroc_interval(table[table["truth"] == "a"], CLASSES, 0)))
+    assert all(map(math.isnan, auroc_interval(table[table["subject"] == "s00"], CLASSES, 0)))
+
+
+def answers(right: dict[str, str], seed: int = 0) -> pd.DataFrame:
+    """For each model a letter a person: + right, - wrong, in one window of each class."""
+    rows = [
+        (model, seed, f"s{person}", truth, truth if letter == "+" else other)
+        for model, letters in right.items()
+        for person, letter in enumerate(letters)
+        for truth, other in (("a", "b"), ("b", "a"))
+    ]
+    return pd.DataFrame(rows, columns=["model", "seed", "subject", "truth", "prediction"])
+
+
+def test_a_comparison_by_hand() -> None:
+    table = compare_models(answers({"one": "+++-", "two": "----"}), CLASSES, 0)
+    (row,) = table.to_dict("records")
+    assert (row["model"], row["other"], row["difference"]) == ("one", "two", 0.75)
+    # of the 8 ways to swap three people who differ, 2 give ± 3/4; the fourth changes nothing
+    assert row["p"] == pytest.approx(2 / 8)
+    assert row["verdict"] == "no difference"
+    assert row["low"] == pytest.approx(0.25)
+    assert row["high"] == pytest.approx(1.0)
+
+
+def test_enough_people_make_a_difference() -> None:
+    table = compare_models(answers({"one": "+" * 7, "two": "-" * 7}), CLASSES, 0)
+    assert table.loc[0, "p"] == pytest.approx(2 / 2**7)
+    assert table.loc[0, "verdict"] == "better"
+    back = compare_models(answers({"two": "-" * 7, "one": "+" * 7}), CLASSES, 0)
+    assert back.loc[0, "verdict"] == "worse"
+
+
+def test_more_seeds_of_the_same_people_prove_nothing_more() -> None:
+    right = {"one": "+++++-+", "two": "---+---"}
+    one_seed = compare_models(answers(right), CLASSES, 0)
+    seeds = compare_models(pd.concat([answers(right, s) for s in range(5)]), CLASSES, 0)
+    pd.testing.assert_frame_equal(one_seed, seeds)
+
+
+def test_models_that_are_alike_are_rarely_told_apart() -> None:
+    rng = np.random.default_rng(7)
+    found = 0
+    for trial in range(100):
+        models = [simulate(10, rng).assign(model=name) for name in ("one", "two")]
+        found += compare_models(pd.concat(models), CLASSES, trial)["p"].item() < 0.05
+    # 5 expected, standard deviation 2.2
+    assert 1 <= found <= 12
+
+
+def test_of_many_people_some_swaps_are_drawn() -> None:
+    right = {"one": "+" * 20, "two": "-" * 20}
+    table = compare_models(answers(right), CLASSES, 0)
+    assert 0 < table.loc[0, "p"] <= 2 / 10_000
+    assert table.equals(compare_models(answers(right), CLASSES, 0))
+
+
+def test_holm_by_hand() -> None:
+    assert holm(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
+    corrected = holm(np.array([0.01, np.nan, 0.04]))
+    assert corrected[[0, 2]] == pytest.approx([0.02, 0.04])
+    assert np.isnan(corrected[1])
+
+
+def test_many_comparisons_ask_for_more() -> None:
+    right = {"one": "+" * 6} | {f"other {i}": "-" * 6 for i in range(3)}
+    everything = compare_models(answers(right), CLASSES, 0)
+    assert len(everything) == 6
+    assert (everything["verdict"] == "no difference").all()  # 2/64 · 6
+    chosen = compare_models(answers(right), CLASSES, 0, pairs=[("one", "other 0")])
+    assert chosen["verdict"].tolist() == ["better"]
+
+
+def test_values_are_compared_by_their_error() -> None:
+    truth = np.arange(14.0)
+    people = [f"s{i // 2}" for i in range(14)]
+    rows = [
+        pd.DataFrame({"model": name, "subject": people, "truth": truth, "prediction": truth + by})
+        for name, by in (("one", 1.0), ("two", 3.0))
+    ]
+    table = compare_models(pd.concat(rows), (), 0)
+    assert table.loc[0, "difference"] == pytest.approx(-2.0)
+    assert table.loc[0, "verdict"] == "better"
+
+
+def test_one_person_tells_no_difference() -> None:
+    table = compare_models(answers({"one": "+", "two": "-"}), CLASSES, 0)
+    assert np.isnan(table.loc[0, ["low", "high", "p", "p_holm"]].astype(float)).all()
+    assert table.loc[0, "verdict"] == "no difference"
+
+
+def test_models_must_have_answered_for_the_same_people() -> None:
+    table = answers({"one": "++", "two": "+-"})
+    missing = table[(table["model"] == "one") | (table["subject"] == "s0")]
+    with pytest.raises(ValueError, match="same people"):
+        compare_models(missing, CLASSES, 0)
+    other_seed = table.assign(seed=np.where(table["model"] == "one", 1, 0))
+    with pytest.raises(ValueError, match="same seeds"):
+        compare_models(other_seed, CLASSES, 0)

@@ -3,37 +3,56 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from sklearn.metrics import cohen_kappa_score, f1_score, recall_score, roc_auc_score
+from scipy.stats import pearsonr
+from sklearn.metrics import (
+    average_precision_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    r2_score,
+    recall_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
+
+N_BINS = 15
+"""Bins of confidence, of equal width, by which calibration is looked at."""
 
 
 def score_predictions(predictions: pd.DataFrame, classes: tuple[str, ...]) -> dict[str, float]:
-    """Score one model's predictions.
+    """Score one model's predictions of classes.
 
     Parameters
     ----------
     predictions : DataFrame
-        Columns ``truth``, ``prediction`` and ``score_<class>`` for each class; one row a window.
+        Columns ``truth``, ``prediction`` and ``score_<class>``, a probability, for each class; one
+        row a window.
     classes : tuple of str
 
     Returns
     -------
     dict of str to float
-        ``balanced_accuracy``: mean recall of the classes that occur; ``auroc``: of the second
-        class, with more than two classes of each one against the rest, averaged, and NaN unless
-        every class occurs; ``kappa``: Cohen's, NaN where undefined; ``f1_weighted``.
+        - ``balanced_accuracy``: mean recall of the classes that occur;
+        - ``auroc``, ``auprc``: area under the ROC curve, and average precision, of the second
+          class; with more than two classes of each one against the rest, averaged; NaN unless
+          every class occurs;
+        - ``kappa``: Cohen's, NaN where undefined, i.e. if truth and predictions are one class;
+        - ``f1_weighted``: F1 of each class, weighed by how often it occurs;
+        - ``calibration_error``: see `calibration`;
+        - ``brier``: squared distance of the probabilities from the truth, summed over classes; 0
+          for certainty that is right, 2 for certainty that is wrong.
     """
     truth, guess = predictions["truth"], predictions["prediction"]
     present = sorted(set(truth))
-    auroc = kappa = float("nan")
+    scores = predictions[[f"score_{name}" for name in classes]].to_numpy(np.float64)
+    is_class = np.stack([truth == name for name in classes], axis=1)
+    auroc = auprc = kappa = float("nan")
     if len(present) == len(classes):
-        columns = [f"score_{name}" for name in classes]
-        scores = predictions[columns].to_numpy()
-        is_class = np.stack([truth == name for name in classes], axis=1)
-        if len(classes) == 2:
-            auroc = float(roc_auc_score(is_class[:, 1], scores[:, 1]))
-        else:
-            auroc = float(roc_auc_score(is_class, scores, average="macro"))
+        asked = slice(1, None) if len(classes) == 2 else slice(None)
+        auroc = float(roc_auc_score(is_class[:, asked], scores[:, asked]))
+        auprc = float(average_precision_score(is_class[:, asked], scores[:, asked]))
     if len(present) > 1 or set(guess) != set(truth):
         kappa = float(cohen_kappa_score(truth, guess, labels=list(classes)))
     return {
@@ -43,6 +62,75 @@ def score_predictions(predictions: pd.DataFrame, classes: tuple[str, ...]) -> di
             recall_score(truth, guess, labels=present, average="macro", zero_division=0)
         ),
         "auroc": auroc,
+        "auprc": auprc,
         "kappa": kappa,
         "f1_weighted": float(f1_score(truth, guess, average="weighted", zero_division=0)),
+        "calibration_error": calibration_error(calibration(predictions, classes)),
+        "brier": float(np.square(scores - is_class).sum(1).mean()),
     }
+
+
+def score_values(predictions: pd.DataFrame) -> dict[str, float]:
+    """Score one model's predictions of values.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Columns ``truth`` and ``prediction``, numbers; one row a window.
+
+    Returns
+    -------
+    dict of str to float
+        ``pearson``: correlation, NaN where either is constant; ``r2``: 1 − squared error over
+        the truth's variance, negative where the truth's mean is the better guess, NaN where the
+        truth is constant; ``rmse``: in the truth's unit.
+    """
+    truth, guess = (predictions[name].to_numpy(np.float64) for name in ("truth", "prediction"))
+    varied = np.ptp(truth) > 0
+    return {
+        "pearson": float(pearsonr(truth, guess)[0]) if varied and np.ptp(guess) > 0 else np.nan,
+        "r2": float(r2_score(truth, guess)) if varied else np.nan,
+        "rmse": float(root_mean_squared_error(truth, guess)),
+    }
+
+
+def confusion(predictions: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Count windows (n_classes, n_classes): true classes down, predicted ones across."""
+    table = confusion_matrix(predictions["truth"], predictions["prediction"], labels=list(classes))
+    return np.asarray(table, np.int64)
+
+
+def calibration(predictions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Compare how sure predictions are with how often they are right.
+
+    Parameters
+    ----------
+    predictions, classes
+        As in `score_predictions`.
+
+    Returns
+    -------
+    DataFrame
+        One row per bin of confidence that holds windows: ``confidence`` and ``accuracy``, means of
+        the predicted class's probability and of being right, and ``n_windows``.
+    """
+    scores = predictions[[f"score_{name}" for name in classes]].to_numpy(np.float64)
+    sure = scores.max(1)
+    table = pd.DataFrame(
+        {
+            "confidence": sure,
+            "accuracy": (predictions["prediction"] == predictions["truth"]).to_numpy(np.float64),
+        }
+    )
+    bins = np.minimum((sure * N_BINS).astype(int), N_BINS - 1)
+    grouped = table.groupby(bins)
+    return grouped.mean().assign(n_windows=grouped.size()).reset_index(drop=True)
+
+
+def calibration_error(table: pd.DataFrame) -> float:
+    """Mean distance of confidence and accuracy over the windows of a `calibration` table.
+
+    The expected calibration error of Naeini et al. (AAAI 2015).
+    """
+    distance = (table["confidence"] - table["accuracy"]).abs()
+    return float((distance * table["n_windows"]).sum() / table["n_windows"].sum())

@@ -1,12 +1,24 @@
-"""How sure a number is: bootstrap over people, whose windows are not independent."""
+"""How sure a number is, and a difference: by people, whose windows are not independent.
+
+Intervals are bootstraps over people. Models are compared on the same people: if they are alike, it
+does not matter which of the two answered for a person, so that swapping them person by person says
+how large a difference chance makes. All seeds of a person go together.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 N_RESAMPLES = 2000
+N_SWAPS = 10_000
+"""Random swaps of a comparison; with so few people that all swaps are fewer, all are made."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def balanced_accuracy_interval(
@@ -35,12 +47,177 @@ def balanced_accuracy_interval(
     counts = confusion_by_subject(predictions, classes)
     if len(counts) < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(len(counts), size=(n_resamples, len(counts)))
-    values = balanced_accuracy(counts[drawn].sum(1))
-    tail = 50 * (1 - level)
-    low, high = np.nanpercentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+    values = balanced_accuracy(counts[_draw_people(len(counts), n_resamples, seed)].sum(1))
+    return _middle(values, level)
+
+
+def auroc_interval(
+    predictions: pd.DataFrame,
+    classes: tuple[str, ...],
+    seed: int,
+    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the area under the ROC curve, resampling people.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Columns ``subject``, ``truth`` and ``score_<class>`` for each class.
+    classes, seed, level, n_resamples
+        As in `balanced_accuracy_interval`.
+
+    Returns
+    -------
+    tuple of float
+        Of the second class of two, else of the mean over classes against the rest; NaN with fewer
+        than two people, or where some class does not occur. Draws without every class count for
+        nothing.
+    """
+    people, subject = np.unique(predictions["subject"], return_inverse=True)
+    truth = predictions["truth"].to_numpy()
+    if len(people) < 2 or len(set(truth)) < len(classes):
+        return float("nan"), float("nan")
+    weights = _times_drawn(_draw_people(len(people), n_resamples, seed), len(people))
+    asked = classes[1:] if len(classes) == 2 else classes
+    areas = []
+    for name in asked:
+        is_class, scores = truth == name, predictions[f"score_{name}"].to_numpy(np.float64)
+        won = concordance_by_subject(scores, is_class, subject, len(people))
+        pairs = np.outer(
+            *(np.bincount(subject[own], minlength=len(people)) for own in (is_class, ~is_class))
+        )
+        total = np.einsum("di,ij,dj->d", weights, pairs, weights)
+        areas.append(
+            np.divide(
+                np.einsum("di,ij,dj->d", weights, won, weights),
+                total,
+                out=np.full(n_resamples, np.nan),
+                where=total > 0,
+            )
+        )
+    return _middle(np.mean(areas, axis=0), level)
+
+
+def concordance_by_subject(
+    scores: Floats, is_class: npt.NDArray[np.bool_], subject: npt.NDArray[np.int64], n_people: int
+) -> Floats:
+    """Count pairs of windows whose order by score is right, for each pair of people.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (n_windows,)
+    is_class : ndarray of bool, shape (n_windows,)
+    subject : ndarray of int, shape (n_windows,)
+        Whose window it is, from 0 to `n_people` − 1.
+    n_people : int
+
+    Returns
+    -------
+    ndarray, shape (n_people, n_people)
+        At [i, j] the pairs of a window of person i in the class and a window of person j outside it
+        where the first has the higher score; ties count half. Their sum over the number of all
+        such pairs is the area under the ROC curve.
+    """
+    won = np.zeros((n_people, n_people))
+    inside = [scores[is_class & (subject == person)] for person in range(n_people)]
+    for person in range(n_people):
+        outside = np.sort(scores[~is_class & (subject == person)])
+        for other, own in enumerate(inside):
+            below = np.searchsorted(outside, own, "left")
+            up_to = np.searchsorted(outside, own, "right")
+            won[other, person] = (below + up_to).sum() / 2
+    return won
+
+
+def compare_models(
+    predictions: pd.DataFrame,
+    classes: tuple[str, ...],
+    seed: int,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Compare models by their balanced accuracy, or values by their root mean squared error.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Columns ``model``, ``subject``, ``truth``, ``prediction`` and, with several seeds,
+        ``seed``. Every model has answered for every person, with every seed of its own.
+    classes : tuple of str
+        Empty: ``truth`` and ``prediction`` are values.
+    seed : int
+        Of draws and swaps.
+    pairs : sequence of (str, str), optional
+        What is compared, as one family of comparisons; default: all pairs.
+    level : float
+        Of the intervals, and 1 − the error of calling anything a difference.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair ``model, other``: ``difference`` of balanced accuracies, or of root mean
+        squared errors, means over seeds; ``low, high`` from a bootstrap over people; ``p`` from
+        swapping; ``p_holm``, corrected after Holm (1979) for the number of pairs; ``verdict``:
+        "better", "worse" or "no difference", by `p_holm`.
+
+    Raises
+    ------
+    ValueError
+        If the models did not answer for the same people, with the same seeds.
+    """
+    if "seed" not in predictions:
+        predictions = predictions.assign(seed=0)
+    names = list(dict.fromkeys(predictions["model"]))
+    asked = predictions.groupby(["model", "seed"])["subject"].agg(lambda who: tuple(sorted({*who})))
+    if asked.unstack("seed").isna().any(axis=None) or asked.nunique() > 1:
+        raise ValueError("the models did not answer for the same people, with the same seeds")
+    tallies = {name: _tally(predictions[predictions["model"] == name], classes) for name in names}
+    value = balanced_accuracy if classes else _root_mean_square
+    rows = []
+    for model, other in combinations(names, 2) if pairs is None else pairs:
+        one, two = tallies[model], tallies[other]
+        n_people = one.shape[1]
+
+        def difference(one: Floats, two: Floats) -> Floats:
+            """Of sums over people (n_draws, n_seeds, ...), for every draw."""
+            result: Floats = value(one).mean(1) - value(two).mean(1)
+            return result
+
+        found = float(difference(one.sum(1)[None], two.sum(1)[None])[0])
+        low = high = p = float("nan")
+        if n_people > 1:
+            drawn = _draw_people(n_people, N_RESAMPLES, seed)
+            times = _times_drawn(drawn, n_people)
+            low, high = _middle(difference(_weighed(times, one), _weighed(times, two)), level)
+            swapped = _swaps(n_people, seed)
+            chance = difference(
+                _weighed(1 - swapped, one) + _weighed(swapped, two),
+                _weighed(1 - swapped, two) + _weighed(swapped, one),
+            )
+            as_large = np.abs(chance) >= abs(found) - 1e-12
+            every_swap = len(swapped) == 2**n_people  # holds what was found itself
+            p = float(as_large.mean() if every_swap else (as_large.sum() + 1) / (len(swapped) + 1))
+        rows.append((model, other, found, low, high, p))
+    table = pd.DataFrame(rows, columns=["model", "other", "difference", "low", "high", "p"])
+    table["p_holm"] = holm(table["p"].to_numpy())
+    ahead = table["difference"] > 0 if classes else table["difference"] < 0
+    sure = table["p_holm"] < 1 - level
+    table["verdict"] = np.where(~sure, "no difference", np.where(ahead, "better", "worse"))
+    return table
+
+
+def holm(p: Floats) -> Floats:
+    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 1979).
+
+    NaNs stay and do not count.
+    """
+    corrected = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN come last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return corrected
 
 
 def confusion_by_subject(
@@ -56,10 +233,64 @@ def confusion_by_subject(
     return counts
 
 
-def balanced_accuracy(confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def balanced_accuracy(confusion: npt.NDArray[np.int64] | Floats) -> Floats:
     """Mean recall of the classes that occur, from confusion counts (..., n_true, n_predicted)."""
     true_total = confusion.sum(-1)
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     recall = np.where(true_total > 0, hits / np.maximum(true_total, 1), np.nan)
-    result: npt.NDArray[np.float64] = np.nanmean(recall, axis=-1)
+    result: Floats = np.nanmean(recall, axis=-1)
     return result
+
+
+def _tally(predictions: pd.DataFrame, classes: tuple[str, ...]) -> Floats:
+    """Return what is summed over people: confusion counts, or squared error and number of windows.
+
+    Its shape begins with (n_seeds, n_people).
+    """
+    tallies = []
+    for _, own in predictions.groupby("seed"):
+        if classes:
+            tallies.append(confusion_by_subject(own, classes).astype(np.float64))
+        else:
+            error = (own["prediction"] - own["truth"]) ** 2
+            sums = error.groupby(own["subject"]).agg(["sum", "size"])
+            tallies.append(sums.to_numpy(np.float64))
+    return np.stack(tallies)
+
+
+def _root_mean_square(sums: Floats) -> Floats:
+    """Of sums (..., 2) of squares and of their number."""
+    result: Floats = np.sqrt(sums[..., 0] / sums[..., 1])
+    return result
+
+
+def _weighed(weights: Floats, tally: Floats) -> Floats:
+    """Sum over people (n_seeds, n_people, ...) with weights (n_draws, n_people)."""
+    result: Floats = np.einsum("dp,sp...->ds...", weights, tally)
+    return result
+
+
+def _draw_people(n_people: int, n_draws: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(n_people, size=(n_draws, n_people))
+
+
+def _times_drawn(drawn: npt.NDArray[np.int64], n_people: int) -> Floats:
+    """How often each person is in each draw (n_draws, n_people)."""
+    times: Floats = (drawn[:, :, None] == np.arange(n_people)).sum(1).astype(np.float64)
+    return times
+
+
+def _swaps(n_people: int, seed: int) -> Floats:
+    """Who is swapped (n_swaps, n_people): all ways if they are few, else random ones."""
+    if 2**n_people <= N_SWAPS:
+        every = np.arange(2**n_people)[:, None] >> np.arange(n_people)
+        return (every & 1).astype(np.float64)
+    rng = np.random.default_rng([seed, n_people])
+    return rng.integers(2, size=(N_SWAPS, n_people)).astype(np.float64)
+
+
+def _middle(values: Floats, level: float) -> tuple[float, float]:
+    """Ends of the middle part of the values."""
+    tail = 50 * (1 - level)
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    return float(low), float(high)
