@@ -368,7 +368,7 @@ def adapt(
     settings = load_config(AdaptationConfig, config, _with_seed(overrides, common))
     if print_config:
         return _print_config(settings)
-    described = load_task(task)
+    described = load_task(task, data)
     results = run(
         settings,
         checkpoint,

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from berger.corpus import split_subjects, subject_folds
-from berger.errors import BergerError
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.statistics import balanced_accuracy_interval
+from berger.tasks.splits import Fold as Fold
+from berger.tasks.splits import make_folds as make_folds
 
 Array = npt.NDArray[np.float64]
 Probabilities = Callable[[Array], Array]
@@ -29,53 +29,6 @@ Fit = Callable[[Array, npt.NDArray[np.int64], float], Probabilities]
 Mask = npt.NDArray[np.bool_]
 Learn = Callable[[Mask, Mask], tuple[Callable[[Mask], Array], float]]
 """Windows of training and validation people → how a model answers windows, and what was chosen."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """People of one fold; disjoint by construction."""
-
-    train: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-def make_folds(
-    subjects: Sequence[str], n_folds: int, validation_share: float, seed: int
-) -> list[Fold]:
-    """Split people into folds such that everybody is tested once.
-
-    Parameters
-    ----------
-    subjects : sequence of str
-    n_folds : int
-        At most the number of people, which leaves one out each time.
-    validation_share : float
-        Share of the people outside the test set by whom choices are made.
-    seed : int
-
-    Raises
-    ------
-    BergerError
-        For fewer than three people, or a fold that leaves nobody to choose by.
-    """
-    if len(set(subjects)) < 3:
-        raise BergerError(
-            f"recordings of {' and '.join(sorted(set(subjects)))} only; folds by person need at "
-            "least three people: to train, to choose and to test on."
-        )
-    folds = []
-    for test in subject_folds(subjects, n_folds, seed):
-        others = sorted(set(subjects) - set(test))
-        shares = {"train": 1 - validation_share, "validation": validation_share}
-        parts = split_subjects(others, shares, seed)
-        if not parts["validation"]:
-            raise BergerError(
-                f"{n_folds} folds of {len(others) + len(test)} people leave {others[0]} alone to "
-                "train and to choose on; take more folds."
-            )
-        folds.append(Fold(parts["train"], parts["validation"], tuple(test)))
-    return folds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,330 @@
+"""What a task is, which tasks there are, and where their recordings lie."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from glob import glob
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
+
+from berger.configuration import Config, load_config, locate
+from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
+from berger.tasks.labels import (
+    FileNameLabels,
+    HypnogramLabels,
+    Labels,
+    ParticipantLabels,
+    TableLabels,
+)
+from berger.tasks.splits import Fold, KFold, Split, folds
+
+
+class EventWindow(Config):
+    """One window for each event.
+
+    Attributes
+    ----------
+    tmin, tmax : float
+        First and last second, from the event's onset.
+    """
+
+    origin: Literal["event"] = Field(alias="from")
+    tmin: float
+    tmax: float
+
+    @model_validator(mode="after")
+    def _has_a_length(self) -> Self:
+        if self.tmax <= self.tmin:
+            raise ValueError("tmax must be greater than tmin")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return round(self.tmax - self.tmin, 9)  # 0.7 - 0.1 is no whole number of samples else
+
+
+class Target(Config):
+    """What a regression predicts, for tables and figures.
+
+    Attributes
+    ----------
+    name, unit : str
+    """
+
+    name: str
+    unit: str = ""
+
+
+class TaskConfig(Config):
+    """A labelled data set and the question asked of it.
+
+    Attributes
+    ----------
+    name, title, description : str
+    recordings : tuple of str
+        Paths or glob patterns; relative ones count from the data folder.
+    channels : tuple of str, optional
+        Keep exactly these, in this order; recordings that lack one are left out. Default: as the
+        model was trained.
+    kind : {"classification", "regression"}
+    labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
+    target : Target, optional
+        What the numbers of a regression are.
+    window_seconds, step_seconds : float
+        Length of a window, and from one window to the next (default: the length).
+    window : EventWindow, optional
+        One window per event, in place of `window_seconds` and `step_seconds`.
+    subject_pattern : str, optional
+        Regular expression with a group ``subject``, searched in the path; default: Berger's own
+        rules for file names and headers.
+    max_amplitude : float, optional
+        In µV; windows that reach it are left out. None keeps all.
+    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut or FixedSplit
+        Who is tested by a model that learned from whom.
+    n_folds : int
+        Folds by person, of the split "k-fold".
+    species, licence, paper, source : str
+        Facts for the report.
+    """
+
+    name: str
+    title: str = ""
+    description: str = ""
+    recordings: tuple[str, ...] = ("**/*.edf",)
+    channels: tuple[str, ...] | None = Field(None, min_length=1)
+    kind: Literal["classification", "regression"] = "classification"
+    labels: Labels
+    target: Target | None = None
+    window_seconds: float = Field(gt=0)
+    step_seconds: float | None = Field(None, gt=0)
+    window: EventWindow | None = None
+    subject_pattern: str | None = None
+    max_amplitude: float | None = Field(None, gt=0)
+    split: Split = KFold(by="k-fold")
+    n_folds: int = Field(6, ge=2)
+    species: str = "human"
+    licence: str = ""
+    paper: str = ""
+    source: str = ""
+
+    # Where relative paths count from: `load_task` knows. No fields, since a record of a run
+    # should read alike whatever machine it was made on.
+    _data: Path | None = PrivateAttr(Path())
+    _own_folder: Path = PrivateAttr(Path())
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order in which they are given; none in a regression."""
+        names = (self.labels.classes or {}).values()
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def data_folder(self) -> Path:
+        """Where relative paths of recordings and labels count from.
+
+        Raises
+        ------
+        BergerError
+            For a shipped task whose data nobody has said the place of.
+        """
+        if self._data is None:
+            raise BergerError(
+                f"task {self.name}: where is the data? Give --data FOLDER with the files from "
+                f"{self.source or 'its source'}, or --corpus with a corpus made from them."
+            )
+        return self._data
+
+    def folds(
+        self,
+        subjects: Sequence[str],
+        sites: Sequence[str | None],
+        *,
+        validation_share: float,
+        seed: int,
+        n_folds: int | None = None,
+    ) -> list[Fold]:
+        """Return the folds of its split; see `berger.tasks.splits.folds`.
+
+        Parameters
+        ----------
+        subjects, sites : sequence of str
+            Of each recording that is used.
+        validation_share : float
+        seed : int
+        n_folds : int, optional
+            In place of the task's own, of the split "k-fold".
+        """
+        return folds(
+            self.split,
+            subjects,
+            sites,
+            n_folds=n_folds or self.n_folds,
+            validation_share=validation_share,
+            seed=seed,
+            folder=self._own_folder,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length_of_the_event_window(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("window") is None or "window_seconds" in given:
+            return given
+        try:
+            seconds = EventWindow.model_validate(given["window"]).seconds
+        except ValidationError:  # `window` itself will say so
+            seconds = 1.0
+        return given | {"window_seconds": seconds}
+
+    @model_validator(mode="after")
+    def _has_windows(self) -> Self:
+        if self.window is None:
+            if isinstance(self.labels, TableLabels) and self.labels.onset:
+                _demand(
+                    self.labels.duration is not None,
+                    "labels.duration is missing, within which windows lie; or give one window per "
+                    "event by `window: {from: event, tmin: ..., tmax: ...}`",
+                )
+            return self
+        _demand(
+            self.window_seconds == self.window.seconds and self.step_seconds is None,
+            "window goes in the place of window_seconds and step_seconds; give it alone",
+        )
+        whole = isinstance(self.labels, FileNameLabels | ParticipantLabels | HypnogramLabels) or (
+            isinstance(self.labels, TableLabels) and self.labels.onset is None
+        )
+        _demand(
+            not whole,
+            "one window per event needs labels with an onset: annotations, or a table with onset",
+        )
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_question(self) -> Self:
+        if self.kind == "regression":
+            _demand(
+                isinstance(self.labels, TableLabels | ParticipantLabels),
+                "a regression takes its numbers from a table or participants",
+            )
+            _demand(
+                self.labels.classes is None,
+                "labels.classes belong to a classification; remove them, or `kind: regression`",
+            )
+            return self
+        _demand(self.target is None, "target belongs to `kind: regression`; remove it")
+        _demand(
+            self.labels.classes is not None,
+            "labels.classes is missing: what stands in the column → name of the class",
+        )
+        _demand(len(self.classes) >= 2, "labels.classes must name at least two classes")
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_split(self) -> Self:
+        _demand(
+            isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
+            f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
+        )
+        return self
+
+
+def _demand(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise ValueError(complaint)
+
+
+def catalogue() -> dict[str, Path]:
+    """Return name → file of every task that is shipped with the package."""
+    folder = Path(str(resources.files("berger") / "tasks"))
+    return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+
+
+def load_task(task: str | Path, data: Path | None = None) -> TaskConfig:
+    """Return the shipped task of that name, or read a user's YAML file.
+
+    Parameters
+    ----------
+    task : str or Path
+    data : Path, optional
+        Folder that holds the data set. Default: the YAML file's folder, or for a shipped task the
+        folder of the task's name below ``$BERGER_DATA``.
+    """
+    path = locate(task, catalogue(), "task")
+    config = load_config(TaskConfig, path)
+    config._data = _data_folder(config, task, data)
+    config._own_folder = path.parent
+    return config
+
+
+def find_data(task: TaskConfig, origin: str | Path, data: Path | None) -> list[Path]:
+    """Return the recordings of a task.
+
+    Parameters
+    ----------
+    task : TaskConfig
+    origin : str or Path
+        As given to `load_task`: a file's patterns count from its own folder.
+    data : Path, optional
+        As in `load_task`.
+
+    Raises
+    ------
+    BergerError
+        If the folder is not known or nothing in it fits.
+    """
+    placed = task.model_copy()
+    placed._data = _data_folder(task, origin, data)
+    return recordings_of(placed)
+
+
+def recordings_of(task: TaskConfig) -> list[Path]:
+    """Return what fits the patterns of a task, from its data folder.
+
+    Raises
+    ------
+    BergerError
+        If the folder is not known or nothing in it fits.
+    """
+    data = task.data_folder
+    found = sorted(
+        {
+            data / path
+            for pattern in task.recordings
+            for path in glob(pattern, root_dir=data, recursive=True)  # noqa: PTH207 - absolute too
+        }
+    )
+    if not found:
+        raise BergerError(
+            f"{data}: nothing there fits {' or '.join(task.recordings)}; give the folder "
+            f"that holds the recordings of {task.name} by --data."
+        )
+    return found
+
+
+def _data_folder(task: TaskConfig, origin: str | Path, data: Path | None) -> Path | None:
+    if data is not None:
+        return data
+    if str(origin) not in catalogue():
+        return Path(origin).parent
+    root = os.environ.get("BERGER_DATA")
+    return Path(root) / task.name if root else None
+
+
+def preparation(task: TaskConfig, contract: PreprocessingConfig) -> PreprocessingConfig:
+    """Return how a task's recordings are prepared for a model trained on `contract`."""
+    return contract.model_copy(
+        update={
+            "ch_names": task.channels or contract.ch_names,
+            "max_amplitude": task.max_amplitude,
+            "subject_pattern": task.subject_pattern,
+            "cut_start": 0.0,
+            "cut_end": 0.0,
+            "min_duration": 0.0,
+            "unit": None,
+        }
+    )

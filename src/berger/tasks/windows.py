@@ -1,0 +1,183 @@
+"""From marks to the windows of a task, and what was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from berger.corpus import Corpus
+from berger.corpus.windows import count_samples
+from berger.errors import BergerError
+from berger.tasks.marks import Mark, find_marks
+from berger.tasks.task import TaskConfig
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledWindows:
+    """The windows of a task in a corpus.
+
+    Attributes
+    ----------
+    table : DataFrame
+        ``recording, subject, start`` (sample), ``label`` (class name, or number), by recording
+        and start.
+    left_out : DataFrame
+        ``recording, n_windows, reason``: how many windows of a recording are not in `table` and
+        why; 0 windows where a recording as a whole has no part in the task.
+    """
+
+    table: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def labelled_windows(task: TaskConfig, corpus: Corpus) -> pd.DataFrame:
+    """Return the table of `cut_windows`."""
+    return cut_windows(task, corpus).table
+
+
+def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
+    """Cut a corpus into the windows of a task.
+
+    Stepped windows lie wholly within one labelled stretch, the first at its beginning; one window
+    per event lies around its onset. All lie wholly within a usable stretch.
+
+    Raises
+    ------
+    BergerError
+        If a label cannot be found or placed (see `berger.tasks.marks.find_marks`), two labels
+        contradict each other, a class has no window, or the numbers of a regression do not differ.
+    """
+    _check_channels(task, corpus)
+    marks = find_marks(task, corpus)
+    stretches = {
+        recording: rows[["start", "stop"]].to_numpy()
+        for recording, rows in corpus.stretches.groupby("recording")
+    }
+    rows: list[tuple[str, str, int, str | float]] = []
+    left_out: list[tuple[str, int, str]] = []
+    for row in corpus.recordings.itertuples():
+        if row.status != "ok":
+            left_out.append((row.recording, 0, row.reason))
+            continue
+        if row.recording not in marks.of:
+            left_out.append((row.recording, 0, marks.without[row.recording]))
+            continue
+        own = marks.of[row.recording]
+        usable = stretches.get(row.recording, np.empty((0, 2), np.int64))
+        n_times = count_samples(task.window_seconds, row.sfreq)
+        lost: Counter[str] = Counter()
+        for starts, mark in _candidates(task, row, own, n_times, lost):
+            if mark.label is None:
+                lost[mark.reason] += len(starts)
+                continue
+            for start, reason in zip(
+                starts.tolist(), _faults(starts, n_times, row.n_times, usable), strict=True
+            ):
+                if reason:
+                    lost[reason] += 1
+                else:
+                    rows.append((row.recording, row.subject, start, mark.label))
+        left_out += [(row.recording, n, reason) for reason, n in sorted(lost.items())]
+    table = pd.DataFrame(rows, columns=["recording", "subject", "start", "label"])
+    if table.empty:
+        corpus.windows(task.window_seconds)  # says so if windows of this length do not exist
+    _check_labels(task, table)
+    return LabelledWindows(
+        table.sort_values(["recording", "start"], ignore_index=True),
+        pd.DataFrame(left_out, columns=["recording", "n_windows", "reason"]),
+    )
+
+
+def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
+    kept = corpus.manifest.preprocessing.ch_names
+    if task.channels is not None and task.channels != kept:
+        has = "all channels" if kept is None else ", ".join(kept)
+        raise BergerError(
+            f"{corpus.folder}: was prepared with {has}, but task {task.name} asks for "
+            f"{', '.join(task.channels)}; prepare the recordings with ch_names of the task."
+        )
+
+
+def _candidates(
+    task: TaskConfig, row: Any, marks: list[Mark], n_times: int, lost: Counter[str]
+) -> Iterator[tuple[npt.NDArray[np.int64], Mark]]:
+    """Yield the first samples of the windows of each mark, usable or not."""
+    if task.window is not None:
+        tmin = task.window.tmin
+        begins = [round((mark.onset + tmin) * row.sfreq) for mark in marks]
+        _check_events(row, begins, marks)
+        for begin, mark in zip(begins, marks, strict=True):
+            yield np.array([begin]), mark
+        return
+    _check_overlaps(task, row, marks)
+    step = count_samples(task.step_seconds or task.window_seconds, row.sfreq)
+    for mark in marks:
+        first, end = max(round(mark.onset * row.sfreq), 0), round(mark.offset * row.sfreq)
+        starts = np.arange(first, end - n_times + 1, step)
+        if len(starts):
+            yield starts, mark
+        elif mark.label is not None:
+            whole = first == 0 and end == row.n_times
+            what = "the recording is" if whole else "a labelled stretch is"
+            lost[f"{what} shorter than a window"] += 1
+
+
+def _faults(
+    starts: npt.NDArray[np.int64], n_times: int, n_recorded: int, usable: npt.NDArray[np.int64]
+) -> list[str]:
+    """Return what is wrong with each window; "" if nothing is."""
+    stops = starts + n_times
+    last = np.searchsorted(usable[:, 0], starts, side="right") - 1
+    inside = np.zeros(len(starts), bool)
+    inside[last >= 0] = stops[last >= 0] <= usable[last[last >= 0], 1]
+    beyond = (starts < 0) | (stops > n_recorded)
+    return [
+        "" if fits else "it reaches beyond the recording" if out else "it is not wholly usable"
+        for fits, out in zip(inside.tolist(), beyond.tolist(), strict=True)
+    ]
+
+
+def _check_overlaps(task: TaskConfig, row: Any, marks: list[Mark]) -> None:
+    labelled = sorted(mark for mark in marks if mark.label is not None)
+    for before, mark in pairwise(labelled):
+        if mark.onset < before.offset - 1 / row.sfreq:
+            annotations = task.labels.origin == "annotations"
+            what = "annotations" if annotations else "stretches"
+            cure = "leave one description out of `classes`" if annotations else "correct the table"
+            raise BergerError(
+                f"{row.recording}: labelled {what} overlap at {mark.onset:g} s, so that "
+                f"windows would count twice; {cure}."
+            )
+
+
+def _check_events(row: Any, starts: list[int], marks: list[Mark]) -> None:
+    seen: dict[int, Mark] = {}
+    for start, mark in zip(starts, marks, strict=True):
+        if mark.label is not None and seen.setdefault(start, mark) is not mark:
+            raise BergerError(
+                f"{row.recording}: two labelled events ({seen[start].label} and {mark.label}) lie "
+                f"at {mark.onset:g} s, so that their window would count twice; leave one out."
+            )
+
+
+def _check_labels(task: TaskConfig, table: pd.DataFrame) -> None:
+    found = set(table["label"])
+    if task.kind == "regression":
+        if len(found) < 2:
+            has = "have one number only" if found else "do not exist"
+            raise BergerError(
+                f"task {task.name}: its windows {has}, from which nothing can be learned; check "
+                "the labels of the task, or loosen max_amplitude."
+            )
+    elif missing := [name for name in task.classes if name not in found]:
+        raise BergerError(
+            f"task {task.name}: no window of class {' or '.join(missing)} among {len(table)} "
+            "windows; check the labels of the task, or loosen max_amplitude."
+        )
