@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,8 +12,7 @@ from berger.configuration import load_config
 from berger.corpus import Corpus, prepare
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import Annotation, Recording
-from berger.simulation import write_edf
+from berger.recordings import Annotation
 from berger.tasks import (
     TaskConfig,
     catalogue,
@@ -23,8 +21,8 @@ from berger.tasks import (
     load_task,
     preparation,
 )
+from tests.tasks.made import SFREQ, record
 
-SFREQ = 100
 BY_NAME = {"from": "file name", "pattern": r"_(?P<label>\w)\.edf$", "classes": {"a": "A", "b": "B"}}
 BY_MARK = {"from": "annotations", "classes": {"left": "L", "right": "R", "LEFT": "L"}}
 
@@ -32,27 +30,6 @@ BY_MARK = {"from": "annotations", "classes": {"left": "L", "right": "R", "LEFT":
 def task_of(**fields: object) -> TaskConfig:
     default: dict[str, object] = {"name": "mine", "labels": BY_NAME, "window_seconds": 2}
     return load_config(TaskConfig, None, default | fields)
-
-
-def record(path: Path, seconds: int, marks: list[Annotation], spikes: list[float] = []) -> None:  # noqa: B006
-    """Write two channels of noise; for 0.1 s from each of `spikes` it reaches 300 µV."""
-    rng = np.random.default_rng(0)
-    signal = rng.normal(0, 10, (2, seconds * SFREQ)).clip(-50, 50)
-    for second in spikes:
-        start = round(second * SFREQ)
-        signal[:, start : start + SFREQ // 10] = 300
-    recording = Recording(
-        signal=signal,
-        ch_names=("Fz", "Cz"),
-        sfreq=SFREQ,
-        subject=path.stem,
-        subject_source="simulation",
-        session=None,
-        path=path,
-        original_ch_names=("Fz", "Cz"),
-        annotations=tuple(marks),
-    )
-    write_edf(recording, path)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ A task is a YAML file: one of those beside this module, or a user's own.
 ::
 
     YAML ──► TaskConfig ──► recordings ──► corpus ──► marks ──► windows with labels ──► folds
-             (`task`,       (`find_data`)             (`marks`,  (`windows`)            (`splits`)
-              `labels`)                                `tables`)
+             (`task`,       (`find_data`)             (`origins`, (`windows`)           (`splits`)
+              `labels`)                                `marks`,
+                                                       `tables`)
 """
 
 from berger.tasks.splits import Fold, make_folds

@@ -15,7 +15,8 @@ import pandas as pd
 from berger.corpus import Corpus
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
-from berger.tasks.marks import Mark, find_marks
+from berger.tasks.marks import Mark
+from berger.tasks.origins import find_marks
 from berger.tasks.task import TaskConfig
 
 
@@ -51,7 +52,7 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
     Raises
     ------
     BergerError
-        If a label cannot be found or placed (see `berger.tasks.marks.find_marks`), two labels
+        If a label cannot be found or placed (see `berger.tasks.origins.find_marks`), two labels
         contradict each other, a class has no window, or the numbers of a regression do not differ.
     """
     _check_channels(task, corpus)
@@ -123,10 +124,10 @@ def _candidates(
         starts = np.arange(first, end - n_times + 1, step)
         if len(starts):
             yield starts, mark
-        elif mark.label is not None:
+        else:
             whole = first == 0 and end == row.n_times
             what = "the recording is" if whole else "a labelled stretch is"
-            lost[f"{what} shorter than a window"] += 1
+            lost[mark.reason or f"{what} shorter than a window"] += 1
 
 
 def _faults(

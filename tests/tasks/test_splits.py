@@ -1,0 +1,140 @@
+"""Splits: nobody on two sides, and each way of leaving people out."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from berger.errors import BergerError
+from berger.tasks.splits import (
+    FixedSplit,
+    Fold,
+    KFold,
+    LeaveOneSiteOut,
+    LeaveOneSubjectOut,
+    Split,
+    folds,
+)
+
+PEOPLE = [f"p{number}" for number in range(1, 7)]
+SITES = ["Bonn", "Bonn", "Ulm", "Ulm", "Kiel", "Kiel"]
+
+
+def made(split: Split, people: list[str] = PEOPLE, sites: list[str] = SITES) -> list[Fold]:
+    return folds(split, people, sites, n_folds=3, validation_share=0.25, seed=0)
+
+
+def fixed(**fields: object) -> FixedSplit:
+    return FixedSplit.model_validate({"by": "fixed"} | fields)
+
+
+@given(
+    at=st.dictionaries(st.text("abcdef", min_size=1), st.sampled_from("XYZ"), min_size=4),
+    split=st.sampled_from([KFold(), LeaveOneSubjectOut(by="subject"), LeaveOneSiteOut(by="site")]),
+    n_recordings=st.integers(1, 3),
+    seed=st.integers(0, 9),
+)
+def test_people_never_cross_and_everybody_is_tested_once(
+    at: dict[str, str], split: Split, n_recordings: int, seed: int
+) -> None:
+    people, sites = [*at] * n_recordings, [*at.values()] * n_recordings
+    counts = [len(at) - [*at.values()].count(site) for site in set(at.values())]
+    assume(not isinstance(split, LeaveOneSiteOut) or min(counts) >= 2)
+    found = folds(split, people, sites, n_folds=3, validation_share=0.3, seed=seed)
+    for fold in found:
+        parts = [set(fold.train), set(fold.validation), set(fold.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set().union(*parts)) == len(at)
+    assert sorted(subject for fold in found for subject in fold.test) == sorted(at)
+
+
+def test_the_sizes_of_what_is_left_out() -> None:
+    assert [len(fold.test) for fold in made(KFold())] == [2, 2, 2]
+    assert sorted(fold.test for fold in made(LeaveOneSubjectOut(by="subject"))) == [
+        (name,) for name in PEOPLE
+    ]
+    by_site = made(LeaveOneSiteOut(by="site"))
+    assert [fold.test for fold in by_site] == [("p1", "p2"), ("p5", "p6"), ("p3", "p4")]
+    assert len(made(KFold(), PEOPLE[:3])) == 3
+
+
+def test_sites_must_tell_people_apart() -> None:
+    split = LeaveOneSiteOut(by="site")
+    with pytest.raises(BergerError, match="p1 was recorded at Bonn and at Ulm"):
+        made(split, [*PEOPLE, "p1"], [*SITES, "Ulm"])
+    for unknown in (None, float("nan")):
+        with pytest.raises(BergerError, match="the site of p6 is not known"):
+            made(split, PEOPLE, [*SITES[:5], unknown])  # type: ignore[list-item]
+    with pytest.raises(BergerError, match="without Bonn recordings of nobody only are left"):
+        made(split, PEOPLE, ["Bonn"] * 6)
+
+
+def test_a_fixed_split_is_as_written() -> None:
+    split = fixed(train=["p1", "p2", "p3"], validation=["p4"], test=["p6", "p5"])
+    assert made(split) == [Fold(("p1", "p2", "p3"), ("p4",), ("p5", "p6"))]
+    (fold,) = made(fixed(train=PEOPLE[:4], test=PEOPLE[4:]))
+    assert sorted((*fold.train, *fold.validation)) == PEOPLE[:4]
+    assert len(fold.validation) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"train": PEOPLE[:4], "test": ["p5"]}, "the split: p6 is in no part"),
+        ({"train": PEOPLE[:3], "test": ["p5"]}, r"p4 \(and 1 others\) is in no part"),
+        ({"train": PEOPLE, "test": ["p7"]}, "p7 has no recording that is used"),
+        (
+            {"train": PEOPLE, "test": ["p7"], "incomplete": True},
+            "nobody with recordings is in test",
+        ),
+        ({"train": ["p1"], "test": PEOPLE[1:]}, "nobody with recordings is in validation"),
+    ],
+)
+def test_a_fixed_split_that_does_not_fit(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(BergerError, match=words):
+        made(fixed(**fields))
+
+
+def test_an_incomplete_split_leaves_people_out() -> None:
+    split = fixed(train=["p1", "p9"], validation=["p2"], test=["p3", "p8"], incomplete=True)
+    assert made(split) == [Fold(("p1",), ("p2",), ("p3",))]
+
+
+def test_a_split_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "split.csv"
+    parts = {1: ["train"] * 4 + ["validation", "test"], 2: ["test"] * 3 + ["train"] * 3}
+    rows = ["fold,subject,part"] + [
+        f"{number},{subject},{part}"
+        for number, several in parts.items()
+        for subject, part in zip(PEOPLE, several, strict=True)
+    ]
+    path.write_text("\n".join(rows))
+    sha = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    def read(**fields: object) -> list[Fold]:
+        split = fixed(table="split.csv", **fields)
+        return folds(split, PEOPLE, SITES, n_folds=3, validation_share=0.4, seed=0, folder=tmp_path)
+
+    first, second = read(sha256=sha)
+    assert first == Fold(("p1", "p2", "p3", "p4"), ("p5",), ("p6",))
+    assert second.test == ("p1", "p2", "p3")
+    assert sorted((*second.train, *second.validation)) == ["p4", "p5", "p6"]
+
+    with pytest.raises(BergerError, match=f"SHA-256 is {sha}, but the task does not say; put it"):
+        read()
+    path.write_text("\n".join(rows[:-1]))
+    with pytest.raises(BergerError, match=f"but the task says {sha}; put it"):
+        read(sha256=sha)
+    for text, words in (
+        ("subject,part\np1,train\np1,test\n", "p1 is named 2 times"),
+        ("subject,part\np1,training\n", "'training' is no part; the column part holds train"),
+        ("subject,part\n", "names nobody"),
+        ("subject,role\np1,train\n", "has no column 'part'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(BergerError, match=words):
+            read(sha256=hashlib.sha256(path.read_bytes()).hexdigest())
