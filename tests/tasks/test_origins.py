@@ -267,7 +267,13 @@ def test_tables_beside_recordings(raw: Path, tmp_path: Path) -> None:
         "one/p2_eeg": [(2, 5, "B")],
         "two/p2_eeg": [(2, 5, "A")],
     }
-    (tmp_path / "raw" / "two" / "p2_events.tsv").unlink()
+    table = tmp_path / "raw" / "two" / "p2_events.tsv"
+    table.write_text("onset\tduration\tstimulus\n")
+    with pytest.raises(BergerError, match=r"two/p2_eeg\.edf: p2_events\.tsv beside it has no row"):
+        marks_of(corpus, tmp_path, labels)
+    _, without = marks_of(corpus, tmp_path, labels | {"incomplete": True})
+    assert without == {"two/p2_eeg": "p2_events.tsv beside it has no row"}
+    table.unlink()
     with pytest.raises(
         BergerError, match=r"raw/two/p2_eeg\.edf: no file \{stem\}_events\.tsv lies beside it; add"
     ):

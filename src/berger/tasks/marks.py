@@ -60,6 +60,11 @@ class Stretch(NamedTuple):
     reason: str = ""
 
 
+def told_by(cell: Any) -> list[dict[str, Any]]:
+    """Return a list in a corpus's table, which an earlier Berger may not have written."""
+    return cell if isinstance(cell, list) else []
+
+
 def whole(row: Any) -> Stretch:
     """Return all of a recording."""
     return Stretch(0.0, row.n_times / row.sfreq)
@@ -78,18 +83,19 @@ def placed(
     if any(duration < 0 for duration in durations):
         raise BergerError(f"{path}: a duration is negative; correct it.")
     times = zip(onsets, durations, strict=True)
-    if len(row.gaps) == 0:
+    gaps = told_by(row.gaps)
+    if not gaps:
         cut = row.offset_seconds
         return [Stretch(onset - cut, onset - cut + duration) for onset, duration in times]
-    unknown = any(pd.isna(gap["seconds"]) for gap in row.gaps)
+    unknown = any(pd.isna(gap["seconds"]) for gap in gaps)
     if unknown or row.offset_seconds:
         why = "for an unknown time" if unknown else "and cut at its beginning"
         raise BergerError(
             f"{row.recording}: was interrupted {why}, so that the seconds in {path} cannot be "
             "placed; mark them in the recording by annotations."
         )
-    starts = np.array([0.0, *(gap["start"] / row.sfreq for gap in row.gaps)])
-    begins = starts + np.cumsum([0.0, *(gap["seconds"] for gap in row.gaps)])
+    starts = np.array([0.0, *(gap["start"] / row.sfreq for gap in gaps)])
+    begins = starts + np.cumsum([0.0, *(gap["seconds"] for gap in gaps)])
     ends = begins + np.diff(starts, append=row.n_times / row.sfreq)
     stretches = []
     for onset, duration in times:

@@ -34,6 +34,7 @@ from berger.tasks.marks import (
     marked,
     placed,
     put,
+    told_by,
     whole,
     without,
 )
@@ -116,7 +117,7 @@ def _by_annotation(corpus: Corpus, classes: Classes) -> Marks:
 def _by_participant(task: TaskConfig, corpus: Corpus, labels: ParticipantLabels) -> Marks:
     marks = Marks()
     told = {
-        row.recording: {pair["name"]: pair["value"] for pair in row.participant}
+        row.recording: {pair["name"]: pair["value"] for pair in told_by(row.participant)}
         for row in _usable(corpus)
     }
     columns = {name for values in told.values() for name in values}
@@ -228,6 +229,8 @@ def _beside(
 def _put_rows(marks: Marks, labels: TableLabels, row: Any, table: pd.DataFrame, path: Path) -> None:
     """Put the rows with an onset into a recording."""
     assert labels.onset is not None
+    if table.empty:
+        without(marks, labels, row.recording, f"{path.name} beside it has no row")
     onsets = seconds_in(table, labels.onset, path)
     if isinstance(labels.duration, str):
         durations = seconds_in(table, labels.duration, path)
@@ -246,6 +249,8 @@ def _by_hypnogram(task: TaskConfig, corpus: Corpus, labels: HypnogramLabels) -> 
         marks = Marks()
         for row, own, path in _beside(task, corpus, labels, marks):
             onsets, durations, stages = _stages(path, labels, own)
+            if not stages:
+                without(marks, labels, row.recording, f"{path.name} beside it has no stage")
             stretches = placed(row, onsets, durations, path)
             for onset, stretch, stage in zip(onsets, stretches, stages, strict=True):
                 label = label_of(stage, labels.classes, f"{path} at {onset:g} s")
