@@ -67,7 +67,7 @@ def embed(
     Parameters
     ----------
     checkpoint : Path
-        A pretrained or an adapted one; only its encoder is used.
+        A pretrained or an adapted one; its encoder is used, behind its adapter.
     paths : sequence of Path
         Recordings or folders.
     out : Path
@@ -88,13 +88,12 @@ def embed(
     """
     place = compute_device(device)
     model = load_checkpoint(checkpoint).to(place)
-    encoder = model.encoder if isinstance(model, Classifier) else model
-    if not isinstance(encoder, Encoder):
+    if not isinstance(model, (Encoder, Classifier)):
         raise BergerError(f"{checkpoint}: holds no encoder that can embed.")
     tables = []
     failures: list[tuple[str, str]] = []
     for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
-        embed_batch = partial(pooled_features, encoder, pooling="mean", ch_names=cut.ch_names)
+        embed_batch = partial(pooled_features, model, pooling="mean", ch_names=cut.ch_names)
         features = _by_batch(embed_batch, cut.windows, place)
         columns = [f"feature_{i}" for i in range(features.shape[1])]
         table = pd.DataFrame(features, columns=columns)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
+from berger.models.adapter import AdapterConfig
 from berger.models.contract import EEGModel, Encoder, Features, InputContract
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
@@ -20,6 +21,7 @@ from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPubli
 from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 
 __all__ = [
+    "AdapterConfig",
     "Classifier",
     "ClassifierConfig",
     "DareConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,16 +53,22 @@ class InputContract(Config):
                 f"{' '.join(self.ch_names)} in this order; prepare the recordings with these."
             )
 
-    def check_preprocessing(self, preprocessing: PreprocessingConfig, source: object) -> None:
+    def check_preprocessing(
+        self,
+        preprocessing: PreprocessingConfig,
+        source: object,
+        besides: Collection[str] = (),
+    ) -> None:
         """Raise BergerError if recordings were filtered or referenced in another way.
 
-        The notch is free, since the mains' frequency depends on the country.
+        The notch is free, since the mains' frequency depends on the country, and so are the fields
+        `besides`, for which something else makes up.
         """
         if self.preprocessing is None:
             return
         for field in ("sfreq", "highpass", "lowpass", "reference", "bipolar"):
             own, other = getattr(self.preprocessing, field), getattr(preprocessing, field)
-            if own != other:
+            if own != other and field not in besides:
                 raise BergerError(
                     f"{source}: was prepared with {field}: {other}, but the model was trained "
                     f"with {field}: {own}; prepare the recordings again with that."
@@ -135,6 +141,8 @@ class Encoder(EEGModel, ABC):
 
     features_by_electrode = True
     """Whether every electrode has tokens of its own, the same number each."""
+    n_streams = 1
+    """Tokens of a time step, where they do not belong to electrodes."""
 
     def as_input(self, signal: Tensor) -> Tensor:
         """Return windows in the type and on the device of the model's weights.
@@ -168,6 +176,10 @@ class Encoder(EEGModel, ABC):
     @abstractmethod
     def embed_dim(self) -> int:
         """Width of the features."""
+
+    @abstractmethod
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Return how many tokens each electrode, or each stream, of such a window has."""
 
     @abstractmethod
     def forward_features(

@@ -157,6 +157,7 @@ class DareEEG(Encoder):
 
     def __init__(self, config: DareConfig, contract: InputContract | None = None) -> None:
         super().__init__(config, contract or InputContract(sfreq=config.sfreq))
+        self.n_streams = config.n_streams
         self.encoder = DareEncoder(config)
         if config.parts == "all":
             self.predictor = DarePredictor(config)
@@ -207,6 +208,10 @@ class DareEEG(Encoder):
     def embed_dim(self) -> int:
         """Width of the features."""
         return self.config.embed_dim
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Patches of an electrode: a window's time steps."""
+        return n_times // self.config.patch_size
 
     def prepare(
         self, signal: Tensor, ch_names: Sequence[str] | None = None

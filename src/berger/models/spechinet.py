@@ -226,13 +226,22 @@ class SpecHiNetEncoder(Encoder):
         if times is None:
             batch = signal.shape[0]  # len() would be a constant of an exported graph
             times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(batch, -1)
-        shortest = max(n_times, self._shortest(signal.shape[1]))
-        missing = -shortest % LENGTH_MULTIPLE + shortest - n_times
+        missing = self._padded(n_times, signal.shape[1]) - n_times
         if missing:
             step = times[:, -1:] - times[:, -2:-1]
             further = times[:, -1:] + step * torch.arange(1, missing + 1, device=times.device)
             times = torch.cat((times, further), dim=1)
         return F.pad(signal / self.config.scale, (0, missing)), times
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Steps of the fine half and, behind them, as many of the coarse one."""
+        return 2 * self._padded(n_times, n_chans) // LENGTH_MULTIPLE
+
+    @classmethod
+    def _padded(cls, n_times: int, n_chans: int) -> int:
+        """Samples of a window after padding."""
+        longer = max(n_times, cls._shortest(n_chans))
+        return longer + -longer % LENGTH_MULTIPLE
 
     @staticmethod
     def _shortest(n_chans: int) -> int:

@@ -95,6 +95,11 @@ class SpecMoEConfig(MixtureConfig):
         return self.expert.sfreq
 
     @property
+    def scale(self) -> float:
+        """Microvolts per unit inside the experts."""
+        return self.expert.scale
+
+    @property
     def segment(self) -> int:
         """Samples of a segment of the power spectrum."""
         return round(self.segment_seconds * self.sfreq)
@@ -212,6 +217,10 @@ class SpecMoE(Encoder):
     def embed_dim(self) -> int:
         """Width of the features: that of an expert, times the experts."""
         return self.config.n_experts * self.config.expert.bottleneck_dim
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """One: the experts' features are pooled over time."""
+        return 1
 
     def gates(self, signal: Tensor) -> Tensor:
         """Return how much of each expert's features is let through.
