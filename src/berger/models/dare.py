@@ -316,11 +316,12 @@ class DareEncoder(nn.Module):
         tokens = self.embed(patches_at(signal, visible, self.patch_size))
         tokens = tokens + self.electrodes(electrodes[visible % n_chans])
         steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
-        x = torch.cat((steps, self.summary_tokens.expand(len(steps), -1, -1)), 1)
+        # len() would be a constant of an exported graph
+        x = torch.cat((steps, self.summary_tokens.expand(steps.shape[0], -1, -1)), 1)
         for layer in self.layers:
             x = layer(x)
         features: Tensor = self.norm(x[:, -self.n_streams :])
-        return features.view(len(signal), len(visible), self.n_streams, -1)
+        return features.view(signal.shape[0], len(visible), self.n_streams, -1)
 
 
 class DarePredictor(nn.Module):

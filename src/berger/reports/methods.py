@@ -340,6 +340,7 @@ def _adaptation(run: Run, cite: Cite) -> str:
         )
     elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
+        text += _adapter(mapping(config, "adapter"))
     chosen = {
         "frozen probe": "The strength of the L2 penalty",
         "fine-tuning": "The epoch whose weights were used",
@@ -371,9 +372,39 @@ _GATES = {
 }
 
 
+def _head(head: Mapping[str, Any], pooled: str) -> str:
+    """How a new head reads features."""
+    if head.get("name") == "steps":
+        return (
+            f"read time step by time step by a new linear layer of {head['width']} outputs "
+            f"(dropout {head['dropout']:g}, weights of norm up to {head['max_norm']:g}), and those "
+            f"of all steps by another (norm up to {head['max_norm_out']:g})"
+        )
+    if head.get("name") == "attention":
+        return "averaged with weights from learned queries and read by a new linear layer"
+    hidden = " and a hidden one below it" * (head.get("name") == "mlp")
+    return f"{pooled} and read by a new linear layer{hidden}"
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    """What was trained in front of an encoder, if anything."""
+    parts = []
+    if targets := adapter.get("targets"):
+        layers = "a 1 × 1 convolution" if adapter["n_layers"] == 1 else "1 × 1 convolutions"
+        parts.append(
+            f"were projected onto {len(targets)} electrodes by {layers} across channels (weights "
+            f"of norm up to {adapter['max_norm']:g})"
+        )
+    if adapter.get("resample"):
+        parts.append("were brought to the encoder's sampling rate by a fixed filter")
+    if size := adapter.get("kernel_size"):
+        parts.append(f"passed a trained filter of {size} samples for each channel")
+    return f" In front of the encoder signals {enumeration(parts)}." if parts else ""
+
+
 def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size: str) -> str:
     settings, mixture = mapping(config, "fine_tuning"), mapping(config, "mixture")
-    text = f" The pretrained encoder's features were {pooled} and read by a new linear layer"
+    text = f" The pretrained encoder's features were {_head(mapping(config, 'head'), pooled)}"
     if is_mixture:
         gate = _GATES.get(mixture.get("gate", ""), "a new gate")
         over = (mixture.get("pool_time", "mean"), mixture.get("pool_chans", "mean"))
