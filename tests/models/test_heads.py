@@ -126,7 +126,7 @@ def test_every_head_stands_on_every_encoder(encoder: Any, head: str, tmp_path: P
     assert isinstance(loaded, Classifier)
     assert loaded.config == model.config
     assert torch.equal(loaded(microvolts(4, 3, n_times)), model(microvolts(4, 3, n_times)))
-    if head == "steps":
+    if head == "steps" and model.encoder.n_steps(n_times, 3) > 1:  # a mixture pools them all
         with pytest.raises(BergerError, match=r"time steps, but the model's head reads \d+; cut"):
             model(microvolts(1, 3, 4 * n_times))
 
