@@ -213,6 +213,13 @@ class SpecMoE(Encoder):
         """Width of the features: that of an expert, times the experts."""
         return self.config.n_experts * self.config.expert.bottleneck_dim
 
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        experts = cast(Iterable[SpecHiNetEncoder], self.experts)
+        depths = zip(*(expert.depth_groups() for expert in experts), strict=True)
+        groups = [[parameter for part in parts for parameter in part] for parts in depths]
+        gate = [*self.gate.parameters()]
+        return [*groups, gate] if gate else groups
+
     def gates(self, signal: Tensor) -> Tensor:
         """Return how much of each expert's features is let through.
 
