@@ -282,7 +282,7 @@ def _properties(model: EEGModel, outputs: dict[str, str], checkpoint: Path) -> d
     signal = SIGNAL if aligned is None else f"{SIGNAL}, {ALIGNED.format(**aligned.model_dump())}"
     properties = {
         "contract": model.contract.model_dump(mode="json"),
-        "inputs": {"signal": signal},
+        "signal": signal,
         "classes": model.classes,
         "outputs": outputs,
         "model": model.config.model_dump(mode="json"),

@@ -402,9 +402,11 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
             f" The experts' features were joined by {gate}, pooled over time ({over[0]}) and "
             f"electrodes ({over[1]}), and read by a new hidden layer"
         )
-    details = [f"learning rate {settings['lr']:g}", f"batches of {settings['batch_size']}"]
+    details = [f"learning rate {settings['lr']:g}"]
+    if (decay := settings.get("layer_decay", 1)) < 1:
+        details += [f"{decay:g} of it for each layer further from the head"]
+    details += [f"batches of {settings['batch_size']}"]
     further = {
-        "{:g} of it for each layer further from the head": settings.get("layer_decay", 1) % 1,
         "weight decay {:g}": settings.get("weight_decay"),
         "gradients clipped to a norm of {:g}": settings.get("clip_norm"),
         "labels smoothed by {:g}": settings.get("label_smoothing"),
