@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, Self
 
@@ -15,6 +17,7 @@ import torch
 import yaml
 from pydantic import Field, PositiveFloat, model_validator
 
+from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
 from berger.adaptation.probe import fit_probe
 from berger.configuration import Config
@@ -36,6 +39,7 @@ from berger.files import write_json, written_whole
 from berger.models import (
     AdapterConfig,
     Encoder,
+    EuclideanAlignment,
     InputContract,
     MixtureConfig,
     load_checkpoint,
@@ -77,6 +81,9 @@ class AdaptationConfig(Config):
     pooling : {"mean", "electrodes"}
         Features of a window; "electrodes" keeps each electrode's own and needs one montage. A
         SpecMoE that is fine-tuned pools as `mixture` says.
+    euclidean_alignment : EuclideanAlignment, optional
+        Whiten each recording by its own covariance before the encoder sees it; the baselines that
+        have no encoder read the recordings as they are.
     penalties : tuple of float
         Strengths of the L2 penalty from which the validation people choose.
     n_folds : int, optional
@@ -97,6 +104,7 @@ class AdaptationConfig(Config):
     head: HeadConfig = LinearHeadConfig()
     mixture: MixtureConfig = MixtureConfig()
     pooling: Pooling = "mean"
+    euclidean_alignment: EuclideanAlignment | None = None
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
@@ -134,6 +142,7 @@ def adapt(
     device: Device = "auto",
     workers: int = 1,
     quiet: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> pd.DataFrame:
     """Adapt a pretrained encoder to a task and test it, folds by person.
 
@@ -155,6 +164,8 @@ def adapt(
         Processes that prepare recordings.
     quiet : bool
         No progress bars.
+    tell : callable, optional
+        Called with a sentence on what was trained.
 
     Returns
     -------
@@ -189,22 +200,33 @@ def adapt(
             "window_seconds": task.window_seconds,
             "preprocessing": corpus.manifest.preprocessing,
             "ch_names": windows.blocks[0].ch_names if one_montage else None,
+            "euclidean_alignment": config.euclidean_alignment,
         }
     )
-    question = Question(windows, class_numbers(table, classes), classes, contract)
+    as_recorded = Question(windows, class_numbers(table, classes), classes, contract)
+    question = as_recorded
+    empty_directions: dict[str, int] = {}
+    if config.euclidean_alignment is not None:
+        usable = corpus.windows(task.window_seconds)
+        aligned, empty_directions = align(windows, usable, config.euclidean_alignment, quiet=quiet)
+        question = replace(as_recorded, windows=aligned)
 
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
         name = config.model_name
         strategy = _strategy(encoder.to(place), question, config, log, quiet)
         tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
+        tell(
+            f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
+            f"{encoder.n_parameters:,}."
+        )
         adapted = strategy.finish(tested[name].choices)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract).to(place)
             learn = _strategy(random, question, config, log, quiet).learn
             tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
-    tested |= _feature_baselines(table, question, folds, config)
+    tested |= _feature_baselines(table, as_recorded, folds, config)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
@@ -234,6 +256,8 @@ def adapt(
             "hours": corpus.hours,
             "preprocessing": corpus.manifest.preprocessing.model_dump(mode="json"),
         },
+        "euclidean_alignment": contract.euclidean_alignment
+        and contract.euclidean_alignment.model_dump() | {"empty_directions": empty_directions},
         "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
         "choices": {name: model.choices for name, model in tested.items()},

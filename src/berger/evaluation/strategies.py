@@ -12,7 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from berger.adaptation.finetuning import FineTuningConfig, Labelled, fine_tune, outputs
+from berger.adaptation.finetuning import (
+    FineTuningConfig,
+    Labelled,
+    count_trained,
+    fine_tune,
+    outputs,
+)
 from berger.adaptation.probe import embed_windows, fit_probe
 from berger.corpus import WindowDataset
 from berger.errors import BergerError
@@ -55,7 +61,13 @@ class Question:
 
 
 class Strategy(Protocol):
-    """A way to adapt one encoder to one question."""
+    """A way to adapt one encoder to one question.
+
+    Attributes
+    ----------
+    n_trained : int
+        How many values it trains; known once it has learned.
+    """
 
     n_trained: int
 
@@ -182,11 +194,12 @@ class FineTuning:
         self.seed = seed
         self.tell = tell
         self.quiet = quiet
-        self.n_trained = self._n_trained()
+        self.n_trained = 0
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is an epoch."""
         model = self._fresh()
+        self.n_trained = count_trained(model, self.config)
         tuned = fine_tune(
             model,
             self.question.some(train),
@@ -206,10 +219,16 @@ class FineTuning:
     def finish(self, choices: Sequence[float]) -> EEGModel:
         """As `Strategy.finish`."""
         model = self._fresh()
-        epochs = int(statistics.median_low(choices)) + 1
-        config = self.config.model_copy(update={"epochs": epochs})
-        everybody = Labelled(self.question.windows, self.question.labels)
-        fine_tune(model, everybody, None, config, seed=self.seed, tell=self.tell, quiet=self.quiet)
+        fine_tune(
+            model,
+            Labelled(self.question.windows, self.question.labels),
+            None,
+            self.config,
+            seed=self.seed,
+            n_epochs=int(statistics.median_low(choices)) + 1,
+            tell=self.tell,
+            quiet=self.quiet,
+        )
         return model
 
     def _fresh(self) -> EEGModel:
@@ -227,14 +246,6 @@ class FineTuning:
         else:
             model = with_head(self.encoder, question, self.pooling, self.adapter, self.head)
         return model.to(next(self.encoder.parameters()).device)
-
-    def _n_trained(self) -> int:
-        model = self._fresh()
-        if self.config.unfreeze is None or self.config.unfreeze >= self.config.epochs:
-            for part in model.modules():
-                if isinstance(part, Encoder) and part is not model:
-                    part.requires_grad_(False)
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def with_head(

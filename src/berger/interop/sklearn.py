@@ -63,7 +63,8 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         Parameters
         ----------
         X : array, shape (n_windows, n_chans, n_times)
-            Microvolts, at the rate and filtered as the checkpoint's contract says.
+            Microvolts, at the rate, filtered and, with `berger.adaptation.alignment`, aligned as
+            the checkpoint's contract says.
         y : array, shape (n_windows,)
             Labels.
         """

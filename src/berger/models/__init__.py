@@ -12,7 +12,13 @@ from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.models.adapter import AdapterConfig
-from berger.models.contract import EEGModel, Encoder, Features, InputContract
+from berger.models.contract import (
+    EEGModel,
+    Encoder,
+    EuclideanAlignment,
+    Features,
+    InputContract,
+)
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
@@ -28,6 +34,7 @@ __all__ = [
     "DareEEG",
     "EEGModel",
     "Encoder",
+    "EuclideanAlignment",
     "Features",
     "InputContract",
     "MixtureConfig",

@@ -213,6 +213,13 @@ class DareEEG(Encoder):
         """Patches of an electrode: a window's time steps."""
         return n_times // self.config.patch_size
 
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        encoder = self.encoder
+        tokens = (*encoder.embed.parameters(), *encoder.electrodes.parameters())
+        layers = [[*layer.parameters()] for layer in encoder.layers]
+        layers[-1] += encoder.norm.parameters()
+        return [[*tokens, encoder.summary_tokens], *layers]
+
     def prepare(
         self, signal: Tensor, ch_names: Sequence[str] | None = None
     ) -> tuple[Tensor, Tensor]:

@@ -198,6 +198,13 @@ class SpecHiNetEncoder(Encoder):
         batch = signal.shape[0]
         return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=batch)
 
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        stages: tuple[nn.Module, ...] = (
+            *(self.down1, self.down2, self.attention1),
+            *(self.down3, self.bottom1, self.attention2, self.bottom2),
+        )
+        return [[*stage.parameters()] for stage in stages]
+
     def _add_decoder(self, n_auxiliary: int) -> None:
         """Build the decoding half, with as many values of an auxiliary head at each token."""
         config = self.config

@@ -222,6 +222,13 @@ class SpecMoE(Encoder):
         """One: the experts' features are pooled over time."""
         return 1
 
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        experts = cast(Iterable[SpecHiNetEncoder], self.experts)
+        depths = zip(*(expert.depth_groups() for expert in experts), strict=True)
+        groups = [[parameter for part in parts for parameter in part] for parts in depths]
+        gate = [*self.gate.parameters()]
+        return [*groups, gate] if gate else groups
+
     def gates(self, signal: Tensor) -> Tensor:
         """Return how much of each expert's features is let through.
 
