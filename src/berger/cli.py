@@ -379,6 +379,7 @@ def adapt(
         device=common.device,
         workers=common.n_processes,
         quiet=common.quiet,
+        tell=common.say,
     )
     common.say(f"{format_results(results)}\n{out}: done. See it with `berger report {out}`.")
 

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from berger.adaptation.alignment import alignment_filter
 from berger.errors import BergerError
 from berger.files import written_whole
 from berger.models import Classifier, EEGModel, Encoder, load_checkpoint
@@ -43,7 +44,7 @@ class CutRecording:
     usable : ndarray of bool, shape (n_windows,)
         False where preprocessing would have rejected the window.
     windows : Tensor, float32, shape (n_windows, n_chans, n_times)
-        Microvolts.
+        Microvolts; aligned if the model's contract says so.
     """
 
     recording: str
@@ -67,7 +68,7 @@ def embed(
     Parameters
     ----------
     checkpoint : Path
-        A pretrained or an adapted one; only its encoder is used.
+        A pretrained or an adapted one; its encoder is used, behind its adapter.
     paths : sequence of Path
         Recordings or folders.
     out : Path
@@ -88,13 +89,12 @@ def embed(
     """
     place = compute_device(device)
     model = load_checkpoint(checkpoint).to(place)
-    encoder = model.encoder if isinstance(model, Classifier) else model
-    if not isinstance(encoder, Encoder):
+    if not isinstance(model, (Encoder, Classifier)):
         raise BergerError(f"{checkpoint}: holds no encoder that can embed.")
     tables = []
     failures: list[tuple[str, str]] = []
     for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
-        embed_batch = partial(pooled_features, encoder, pooling="mean", ch_names=cut.ch_names)
+        embed_batch = partial(pooled_features, model, pooling="mean", ch_names=cut.ch_names)
         features = _by_batch(embed_batch, cut.windows, place)
         columns = [f"feature_{i}" for i in range(features.shape[1])]
         table = pd.DataFrame(features, columns=columns)
@@ -225,12 +225,20 @@ def _cut_recordings(
         )
         whole = np.asarray(inside.any(1))  # spans no gap
         windows = np.stack([signal[:, start : start + n_times] for start in starts])
+        usable = whole & (np.abs(windows).max((1, 2)) < limit)
+        if contract.euclidean_alignment is not None:
+            own, alignment = windows[usable], contract.euclidean_alignment
+            try:
+                windows = alignment_filter(own, sfreq, alignment, path) @ windows
+            except BergerError as error:
+                failures.append((recording_id, str(error)))
+                continue
         yield CutRecording(
             recording=recording_id,
             path=path,
             ch_names=prepared.recording.ch_names,
             starts=starts / sfreq + prepared.offset,
-            usable=whole & (np.abs(windows).max((1, 2)) < limit),
+            usable=usable,
             windows=torch.from_numpy(windows).float(),
         )
 

@@ -10,14 +10,29 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from berger import open_corpus
-from berger.adaptation.finetuning import FineTuningConfig, Labelled, fine_tune, outputs
+from berger.adaptation import finetuning
+from berger.adaptation.finetuning import (
+    FineTuningConfig,
+    Labelled,
+    build_optimizer,
+    build_step_schedule,
+    class_weights,
+    count_trained,
+    fine_tune,
+    outputs,
+    trained_groups,
+)
+from berger.configuration import load_config
 from berger.errors import BergerError
 from berger.models import (
     Classifier,
     ClassifierConfig,
     DareConfig,
+    DareEEG,
+    SpecHiNet,
     SpecHiNetConfig,
     SpecMoE,
     SpecMoEConfig,
@@ -76,6 +91,22 @@ def test_frozen_encoders_stay_bit_for_bit_with_their_batch_norms(
     assert not equal(weights(model.head), head)
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("make", [classifier, mixture])
+@pytest.mark.parametrize("unfreeze", [None, 3])
+def test_nothing_that_stays_frozen_is_in_the_optimiser(make: Any, unfreeze: int | None) -> None:
+    """Although it would decay the weights."""
+    model = make()
+    config = FineTuningConfig(epochs=3, unfreeze=unfreeze, weight_decay=0.1, optimizer="adamw")
+    inside = {
+        value for group in build_optimizer(model, config).param_groups for value in group["params"]
+    }
+    if isinstance(model, SpecMoE):
+        assert inside == {*model.head.parameters(), *model.gate.parameters()}
+    else:
+        assert inside == {*model.head.parameters()}
+    assert count_trained(model, config) == sum(value.numel() for value in inside)
 
 
 def test_encoders_are_trained_from_the_epoch_that_was_named(train: Labelled) -> None:
@@ -188,3 +219,215 @@ def test_a_loss_that_explodes_ends_it(train: Labelled) -> None:
         model.head.weight.fill_(float("nan"))
     with pytest.raises(BergerError, match="no longer a finite number in epoch 0; lower"):
         fine_tune(model, train, None, FineTuningConfig(epochs=2), seed=0)
+
+
+# what is trained, and how fast
+
+
+def dare(**changes: Any) -> Classifier:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 8, "n_heads": 2, "patch_size": 50, "sfreq": 100, "encoder_depth": 3}
+    encoder = DareConfig.model_validate(sizes | changes)
+    return Classifier(ClassifierConfig(encoder=encoder, classes=("a", "b")))
+
+
+NAMES = ("C3", "C4", "Cz")
+
+
+@pytest.mark.parametrize("make", [classifier, mixture, dare])
+def test_what_is_trained_is_what_the_answers_depend_on(make: Any) -> None:
+    """No decoder, predictor or reconstructor, and everything once."""
+    model = make()
+    signal = 20 * torch.randn(2, 3, 400)
+    answers = model(signal) if isinstance(model, SpecMoE) else model(signal, NAMES)
+    answers.square().sum().backward()
+    groups = trained_groups(model, FineTuningConfig(unfreeze=0))
+    listed = [value for group in groups for value in group]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {value for value in model.parameters() if value.grad is not None}
+    total = sum(value.numel() for value in listed)
+    assert count_trained(model, FineTuningConfig(unfreeze=0)) == total
+    assert (total < model.n_parameters) == isinstance(model, Classifier)
+
+
+def test_the_order_of_depth_of_dare() -> None:
+    model = dare(parts="encoder")
+    encoder = model.encoder
+    assert isinstance(encoder, DareEEG)
+    names = dict(encoder.named_parameters())
+    first, one, two, last = (
+        {name for name, value in names.items() if any(value is x for x in group)}
+        for group in encoder.depth_groups()
+    )
+    assert first == {f"encoder.{name}" for name in ("summary_tokens", "electrodes.weight")} | {
+        f"encoder.embed.{name}" for name in ("weight", "bias")
+    }
+    assert {name.split(".")[2] for name in one} == {"0"}
+    assert {name.split(".")[2] for name in two} == {"1"}
+    assert {name for name in last if "layers.2" not in name} == {
+        "encoder.norm.weight",
+        "encoder.norm.bias",
+    }
+
+
+def test_the_order_of_depth_of_spechinet() -> None:
+    """That in which its parts are run."""
+    encoder = SpecHiNet(ENCODER).eval()
+    heard: list[nn.Module] = []
+    parts = {id(next(part.parameters())): part for part in encoder.children()}
+    for part in parts.values():
+        part.register_forward_hook(lambda module, *_: heard.append(module))
+    encoder.forward_features(torch.randn(1, 2, 400))
+    assert [id(group[0]) for group in encoder.depth_groups()] == [
+        id(next(part.parameters())) for part in heard
+    ]
+
+
+@pytest.mark.parametrize(("make", "n_depths"), [(classifier, 7), (mixture, 7), (dare, 4)])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_learning_rates_fall_from_the_head_to_the_input(
+    make: Any, n_depths: int, optimizer: str
+) -> None:
+    model = make()
+    config = FineTuningConfig.model_validate(
+        {
+            "unfreeze": 0,
+            "optimizer": optimizer,
+            "lr": 0.1,
+            "layer_decay": 0.65,
+            "weight_decay": 0.02,
+        }
+    )
+    groups = trained_groups(model, config)
+    assert len(groups) == n_depths + 1
+    rates = {
+        value: (group["lr"], group["weight_decay"])
+        for group in build_optimizer(model, config).param_groups
+        for value in group["params"]
+    }
+    for depth, group in enumerate(groups):
+        for value in group:
+            expected = 0.1 * 0.65 ** (n_depths - depth), 0.02 if value.ndim > 1 else 0.0
+            assert rates[value] == expected
+    assert {*groups[-1]} >= {*model.head.parameters()}
+    assert len(rates) == sum(map(len, groups))
+    # and all of them follow the schedule
+    built = build_optimizer(model, config.model_copy(update={"schedule": "cosine", "warmup": 0.0}))
+    cosine = build_step_schedule(
+        built, config.model_copy(update={"schedule": "cosine", "warmup": 0.0}), 2
+    )
+    assert cosine is not None
+    for value in model.parameters():
+        value.grad = torch.zeros_like(value)
+    built.step()
+    cosine.step()
+    for group, value in ((group, group["params"][0]) for group in built.param_groups):
+        assert group["lr"] == pytest.approx(rates[value][0] / 2)
+
+
+def test_without_decay_of_layers_there_might_as_well_be_no_groups(
+    train: Labelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = FineTuningConfig(epochs=2, unfreeze=0, batch_size=8, lr=0.01)
+    ends = []
+    for build in (
+        build_optimizer,
+        lambda model, config: torch.optim.Adam(model.parameters(), config.lr, amsgrad=True),
+        lambda model, config: build_optimizer(
+            model, config.model_copy(update={"layer_decay": 0.7})
+        ),
+    ):
+        monkeypatch.setattr(finetuning, "build_optimizer", build)
+        model = classifier()
+        fine_tune(model, train, None, config, seed=0)
+        ends.append(weights(model))
+    assert equal(ends[0], ends[1])
+    assert not equal(ends[0], ends[2])
+
+
+def test_one_cycle_and_cosine_by_hand(train: Labelled) -> None:
+    n_steps = len(train.batches(8, 0))
+    ends = {"one-cycle": 0.08 / 16, "cosine": 0.0}
+    for schedule, end in ends.items():
+        config = FineTuningConfig.model_validate(
+            {"epochs": 2, "batch_size": 8, "lr": 0.08, "schedule": schedule, "layer_decay": 0.5}
+        )
+        rates = [line["lr"] for line in fine_tune(mixture(), train, None, config, seed=0).history]
+        assert rates[-1] == pytest.approx(end, abs=1e-12)
+        # a run that is ended early was on the same way
+        short = fine_tune(mixture(), train, None, config, seed=0, n_epochs=1).history
+        assert [line["lr"] for line in short] == rates[:1]
+        optimizer = build_optimizer(mixture(), config)
+        built = build_step_schedule(optimizer, config, 2 * n_steps)
+        assert built is not None
+        first = 0.04 if schedule == "one-cycle" else 0.08 / (round(0.2 * 2 * n_steps) + 1)
+        assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(first)
+
+
+def test_a_cycle_needs_a_rise() -> None:
+    with pytest.raises(BergerError, match="one-cycle needs a warmup in which to rise"):
+        load_config(FineTuningConfig, None, {"schedule": "one-cycle", "warmup": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # 6 windows of one class, 2 of another, none of a third: ratios 3 and √3, mean weight 1
+        ("balanced", [8 / 12, 8 / 4, 0]),
+        ("sqrt", [8 / (6 + 2 * 3**0.5), 8 * 3**0.5 / (6 + 2 * 3**0.5), 0]),
+        ("none", [1, 1, 1]),
+        (True, [8 / 12, 8 / 4, 0]),
+        (False, [1, 1, 1]),
+    ],
+)
+def test_class_weights_by_hand(kind: str | bool, expected: list[float]) -> None:
+    config = load_config(FineTuningConfig, None, {"class_weights": kind})
+    assert not isinstance(config.class_weights, bool)
+    targets = np.array([0, 0, 1, 0, 0, 1, 0, 0])
+    np.testing.assert_allclose(class_weights(targets, 3, config), expected, rtol=1e-12)
+
+
+def test_it_stops_early_and_keeps_the_best_epoch(train: Labelled, validation: Labelled) -> None:
+    """Training on opposite labels makes the validation loss rise."""
+    contrary = Labelled(train.windows, 1 - train.targets)
+    settings = {"unfreeze": 0, "batch_size": 8, "lr": 0.01, "class_weights": "none"}
+    whole = FineTuningConfig.model_validate(settings | {"epochs": 8})
+    curve = [
+        line["validation_loss"]
+        for line in fine_tune(classifier(), contrary, train, whole, seed=0).history
+    ]
+    best = int(np.argmin(curve))
+    assert best + 2 < 7, curve  # it rises
+    model = classifier()
+    config = whole.model_copy(update={"stop_after": 2})
+    tuned = fine_tune(model, contrary, train, config, seed=0)
+    stop = next(e for e in range(8) if e - int(np.argmin(curve[: e + 1])) >= 2)
+    assert [line["validation_loss"] for line in tuned.history] == curve[: stop + 1]
+    assert tuned.best_epoch == int(np.argmin(curve[: stop + 1]))
+    again = F.cross_entropy(outputs(model, train.windows), torch.from_numpy(train.targets))
+    assert float(again) == pytest.approx(curve[tuned.best_epoch], rel=1e-5)
+
+
+def test_gradients_are_clipped(train: Labelled) -> None:
+    largest: dict[float | None, list[float]] = {None: [], 1e-3: []}
+    for clip_norm, norms in largest.items():
+
+        def watch(optimizer: Any, *_: Any, norms: list[float] = norms) -> None:
+            values = [value.grad for group in optimizer.param_groups for value in group["params"]]
+            norms.append(float(torch.cat([x.flatten() for x in values if x is not None]).norm()))
+
+        hook = register_optimizer_step_pre_hook(watch)
+        config = FineTuningConfig(epochs=1, unfreeze=0, batch_size=8, clip_norm=clip_norm)
+        fine_tune(classifier(), train, None, config, seed=0)
+        hook.remove()
+    assert max(largest[1e-3]) <= 1e-3 * (1 + 1e-4) < min(largest[None])
+
+
+def test_the_history_tells_how_much_is_trained(train: Labelled) -> None:
+    model = classifier()
+    config = FineTuningConfig(epochs=2, unfreeze=1, batch_size=16)
+    history = fine_tune(model, train, None, config, seed=0).history
+    head = sum(value.numel() for value in model.head.parameters())
+    told = [line["trained_parameters"] for line in history]
+    assert told == [head, count_trained(model, config)]
+    assert head < told[1] < model.n_parameters

@@ -42,6 +42,27 @@ def test_a_gpu_scales_to_the_same_microvolts(corpus: Corpus) -> None:
     assert batch.signal("cuda").cpu().equal(batch.signal())
 
 
+def test_each_recording_has_its_own_spatial_filter(corpus: Corpus) -> None:
+    windows = corpus.windows(2.0, subjects=["sub-0", "sub-1"])
+    rng = np.random.default_rng(0)
+    names = windows.table["recording"].unique()
+    filters = {name: rng.normal(size=(3, 3)).astype(np.float32) for name in names}
+    filtered = pickle.loads(pickle.dumps(windows.with_spatial_filters(filters)))  # noqa: S301
+    order = rng.permutation(len(windows))
+    for some in (filtered, filtered.take(np.arange(len(windows)))):
+        batch = collate([some[int(index)] for index in order])
+        assert batch.signal("cpu").shape == (len(windows), 3, 256)
+        for row, index in zip(batch.signal(), order, strict=True):
+            plain = windows[int(index)]
+            wanted = filters[plain.recording] @ plain.signal
+            np.testing.assert_allclose(some[int(index)].signal, wanted, rtol=1e-5, atol=1e-4)
+            np.testing.assert_allclose(row, wanted, rtol=1e-4, atol=1e-3)
+    with pytest.raises(KeyError):
+        windows.with_spatial_filters({})
+    with pytest.raises(AssertionError, match="some windows have a spatial filter and"):
+        collate([windows[0], filtered[0]])
+
+
 def test_windows_of_two_montages_are_no_batch(corpus: Corpus) -> None:
     windows = corpus.windows(1.0, subjects=["sub-2"])
     with pytest.raises(BergerError, match="differ in channels or sampling rate"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from berger import load_checkpoint, open_corpus
+from berger.adaptation.alignment import align
 from berger.adaptation.probe import embed_windows, fit_probe
 from berger.configuration import load_config
 from berger.corpus import prepare
@@ -20,16 +22,19 @@ from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt, format_results
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.protocol import summarise
-from berger.inference import predict
+from berger.inference import embed, predict
 from berger.models import (
     ARCHITECTURES,
     Classifier,
+    EuclideanAlignment,
     InputContract,
     SpecHiNet,
     SpecMoE,
     create_model,
 )
 from berger.preprocessing import PreprocessingConfig
+from berger.recordings import read_recording
+from berger.simulation import write_edf
 from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
 
 MODELS = [
@@ -286,6 +291,109 @@ def test_each_electrode_on_its_own_needs_one_montage(
     assert model.head.in_features == 8 * 8
 
 
+# Euclidean alignment
+
+ALIGNED = AdaptationConfig.model_validate(
+    {
+        "euclidean_alignment": {"amplitude": 12},
+        "penalties": [0.01, 1.0],
+        "baselines": ["band power + logistic regression"],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def aligned_run(tiny_corpus: Path, tiny_checkpoint: Path, task: TaskConfig) -> Path:
+    out = tiny_corpus.parent / "aligned"
+    adapt(ALIGNED, tiny_checkpoint, task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True)
+    return out
+
+
+def test_a_run_on_aligned_recordings_says_so(aligned_run: Path, tiny_adaptation: Path) -> None:
+    record = json.loads((aligned_run / "run.json").read_text())
+    assert record["euclidean_alignment"] == {
+        "amplitude": 12.0,
+        "tolerance": 1e-6,
+        "min_seconds": 10.0,
+        "empty_directions": {},
+    }
+    assert load_config(AdaptationConfig, aligned_run / "config.yaml") == ALIGNED
+    model = load_checkpoint(aligned_run / "checkpoint")
+    assert model.contract.euclidean_alignment == EuclideanAlignment(amplitude=12)
+    plain = load_checkpoint(tiny_adaptation / "checkpoint")
+    assert plain.contract.euclidean_alignment is None
+    assert json.loads((tiny_adaptation / "run.json").read_text())["euclidean_alignment"] is None
+    # the encoder saw other signals, the baseline the same
+    scores = [
+        pd.read_parquet(run / "predictions.parquet") for run in (aligned_run, tiny_adaptation)
+    ]
+    for name, same in (("frozen probe", False), ("band power + logistic regression", True)):
+        one, other = (table[table["model"] == name]["score_open"].to_numpy() for table in scores)
+        assert np.allclose(one, other, atol=1e-3) == same
+
+
+def test_a_new_recording_is_aligned_by_its_own_windows(
+    aligned_run: Path, tiny_corpus: Path, tiny_recordings: Path, tmp_path: Path
+) -> None:
+    """In prediction as in training, alone as beside others; a short one is refused."""
+    model = load_checkpoint(aligned_run / "checkpoint")
+    recording = read_recording(tiny_recordings / "sub-02_eyes.edf")
+    (tmp_path / "new").mkdir()
+    write_edf(replace(recording, signal=recording.signal[:, :2250]), tmp_path / "new" / "short.edf")
+    shutil.copy(recording.path, tmp_path / "new")
+    failures = predict(aligned_run / "checkpoint", [tmp_path / "new"], tmp_path / "out", quiet=True)
+    assert failures["recording"].tolist() == ["new/short.edf"]
+    assert "short.edf: its usable windows last 8 s, too short for a" in failures["reason"].item()
+    scores = pd.read_csv(tmp_path / "out" / "new" / "sub-02_eyes.edf.csv")["score_open"]
+
+    windows = open_corpus(tiny_corpus).windows(4)
+    own = windows.take(np.flatnonzero((windows.table["subject"] == "sub-02").to_numpy()))
+    for aligns in (True, False):
+        seen = align(own, own, EuclideanAlignment(amplitude=12))[0] if aligns else own
+        with torch.inference_mode():
+            found = torch.cat([model(batch.signal()).softmax(-1) for batch in seen.batches(8)])
+        assert np.allclose(found[:, 0], scores, atol=0.02) == aligns  # the corpus rounds to counts
+
+    embed(aligned_run / "checkpoint", [tiny_recordings], tmp_path / "all.parquet", quiet=True)
+    embed(aligned_run / "checkpoint", [recording.path], tmp_path / "one.parquet", quiet=True)
+    every, one = (pd.read_parquet(tmp_path / f"{name}.parquet") for name in ("all", "one"))
+    beside = every[every["recording"].str.endswith("sub-02_eyes.edf")]
+    np.testing.assert_array_equal(beside.filter(like="feat"), one.filter(like="feat"))
+
+
+def test_what_classes_mean_does_not_change_the_alignment(
+    aligned_run: Path, tiny_checkpoint: Path, tiny_corpus: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    """With the labels swapped, every score is that of the other class."""
+    swapped = task.model_copy(
+        update={
+            "labels": task.labels.model_copy(
+                update={"classes": {"eyes closed": "open", "eyes open": "closed"}}
+            )
+        }
+    )
+    out, config = tmp_path / "run", ALIGNED.model_copy(update={"baselines": ()})
+    adapt(
+        config, tiny_checkpoint, swapped, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+    )
+    one, other = (pd.read_parquet(run / "predictions.parquet") for run in (aligned_run, out))
+    one = one[one["model"] == "frozen probe"]
+    np.testing.assert_allclose(one["score_open"], other["score_closed"], atol=1e-4)
+
+
+def test_a_recording_too_short_to_be_aligned_is_refused(
+    tiny_checkpoint: Path, tiny_corpus: Path, task: TaskConfig, tmp_path: Path
+) -> None:
+    config = AdaptationConfig.model_validate({"euclidean_alignment": {"min_seconds": 33}})
+    with pytest.raises(
+        BergerError, match=r"sub-01_eyes.edf: its usable windows last 32 s, too sho"
+    ):
+        adapt(
+            config, tiny_checkpoint, task, tmp_path / "run", corpus_folder=tiny_corpus, quiet=True
+        )
+    assert not (tmp_path / "run").exists()
+
+
 # what is refused
 
 
@@ -464,9 +572,18 @@ def test_a_single_encoder_is_fine_tuned_and_so_is_its_untrained_twin(
         }
     )
     out = tmp_path / "run"
+    said: list[str] = []
     results = adapt(
-        config, tiny_checkpoint, task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+        *(config, tiny_checkpoint, task, out),
+        corpus_folder=tiny_corpus,
+        device="cpu",
+        quiet=True,
+        tell=said.append,
     )
+    total = load_checkpoint(tiny_checkpoint).n_parameters
+    assert said == [
+        f"fine-tuned: trains 18 parameters; the pretrained encoder has {total:,}."  # 2 · (8 + 1)
+    ]
     assert set(results["model"]) == {"fine-tuned", "same network, random weights"}
     before, after = load_checkpoint(tiny_checkpoint), load_checkpoint(out / "checkpoint")
     assert isinstance(after, Classifier)

@@ -24,6 +24,7 @@ from berger.interop.onnx import Exported, export
 from berger.models import (
     ClassifierConfig,
     EEGModel,
+    EuclideanAlignment,
     InputContract,
     SpecHiNetConfig,
     SpecMoE,
@@ -89,6 +90,7 @@ def test_an_encoder_takes_any_number_of_windows_and_electrodes(
     assert described["contract"]["unit"] == "µV"
     assert described["contract"]["preprocessing"]["lowpass"] == 40
     assert described["model"] == encoder.config.model_dump(mode="json")
+    assert described["signal"] == "microvolts, prepared as the contract says"
     assert described["classes"] == []
     assert described["outputs"].keys() == {"features", "tokens"}
     assert described["provenance"]["kind"] == "pretraining"
@@ -123,11 +125,16 @@ def test_an_adapted_model_gives_probabilities(
 def test_an_adapted_mixture_gives_probabilities(tmp_path: Path) -> None:
     model = mixture("softmax", n_outputs=3, classes=("a", "b", "c"), pool_chans="max")
     file = tmp_path / "mixture.onnx"
+    aligned = EuclideanAlignment(amplitude=12)
+    model.contract = model.contract.model_copy(update={"euclidean_alignment": aligned})
     exported = export(saved(model, tmp_path / "checkpoint"), file, window_seconds=3)
     assert exported.outputs == {"scores": ("batch", 3)}
     for shape in ((1, 1, 600), (4, 6, 600)):
         agree(run(file, microvolts(*shape))["scores"], model(microvolts(*shape)).softmax(1))
     assert metadata(file)["contract"]["window_seconds"] == 3
+    assert metadata(file)["contract"]["euclidean_alignment"]["amplitude"] == 12
+    told = "prepared as the contract says, then, outside this file, multiplied by 12 R^(-1/2)"
+    assert told in metadata(file)["signal"]
     assert metadata(file)["model"]["gate"] == "softmax"
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from berger.configuration import load_config
 from berger.corpus import prepare
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig
@@ -298,6 +299,29 @@ def test_the_methods_tell_experts_and_fine_tuning(demo: Path) -> None:
         "The epoch whose weights were used was chosen by the validation people",
     ):
         assert fact in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_methods_tell_layer_decay_and_alignment(demo: Path) -> None:
+    adapted = demo / "adapt"
+    record = json.loads((adapted / "run.json").read_text())
+    record["euclidean_alignment"] = {"amplitude": 10.0, "empty_directions": {}}
+    (adapted / "run.json").write_text(json.dumps(record))
+    config = load_config(AdaptationConfig, "fine-tuning-layer-decay", {"fine_tuning.clip_norm": 1})
+    (adapted / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    text = Page(build_report(demo)).text
+    for fact in (
+        "up to 100 epochs by AdamW (learning rate 0.0005, 0.75 of it for each layer",
+        "further from the head, batches of 64, weight decay 0.01, gradients clipped to a norm of 1",
+        "labels smoothed by 0.1",
+        "weighted by the root of the inverse frequency of its class",
+        "the rate rising for the first 10% of the steps, then falling to 0 along a cosine",
+        "It ended after 15 epochs without a lower validation loss.",
+        "whitened beforehand by the mean covariance of its own windows, without labels, to a "
+        "standard deviation of 10 µV (Euclidean alignment",
+        "doi:10.1109/TBME.2019.2913914",
+    ):
+        assert fact in text, fact
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -4,31 +4,34 @@
 
     epoch 0 … unfreeze − 1     encoders frozen, in evaluation mode; only what is new is trained
     epoch unfreeze …           everything is trained
-    after every epoch          loss on the validation windows: lowers the learning rate, and
-                               in the end decides which epoch's weights are kept
+    after every epoch          loss on the validation windows: may lower the learning rate or end
+                               it all, and decides which epoch's weights are kept
+
+docs/decisions/0020-fine-tuning.md.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 from tqdm import tqdm
 
 from berger.configuration import Config
 from berger.corpus import Batch, WindowDataset, WindowSampler, collate
 from berger.errors import BergerError
 from berger.models import Classifier, Encoder, SpecMoE
+from berger.training.optim import OptimizerConfig, build_schedule, decay_groups
 
 
 class FineTuningConfig(Config):
@@ -41,24 +44,63 @@ class FineTuningConfig(Config):
     unfreeze : int, optional
         Epoch, counted from 0, from which the pretrained encoders are trained too; None: never.
     batch_size : int
+    optimizer : {"adam", "adamw"}
+        Adam is AMSGrad.
     lr : float
-        Learning rate of Adam (AMSGrad).
-    weight_decay : float
+        The highest learning rate.
+    layer_decay : float
+        Of d layers above it, the last of which is what is new, a layer's learning rate is
+        lr · layer_decay^d; 1 for the same everywhere.
+    schedule : {"plateau", "one-cycle", "cosine"}
+        The learning rate is halved where the validation loss stands still; or rises from half of
+        `lr` and falls to a sixteenth; or rises from nearly 0 and falls to 0. The latter two follow
+        half cosines and count optimiser steps of all `epochs`.
+    warmup : float
+        Share of the steps in which the learning rate rises, unless the schedule is plateau.
     patience : int
-        Epochs without a lower validation loss after which the learning rate is halved.
-    class_weights : bool
-        Let every class weigh the same, by the inverse of its share in the training windows.
+        Epochs without a lower validation loss after which plateau halves the learning rate.
+    stop_after : int, optional
+        Epochs without a lower validation loss after which training ends.
+    weight_decay : float
+        Not applied to biases and other 1-D parameters.
+    clip_norm : float, optional
+        Largest norm of the gradient, over all parameters together.
+    class_weights : {"balanced", "sqrt", "none"}
+        Weigh a window by the inverse of its class's share in the training windows, so that every
+        class weighs the same, or by the root of that. true and false are balanced and none.
     label_smoothing : float
     """
 
     epochs: int = Field(100, ge=1)
     unfreeze: int | None = Field(1, ge=0)
     batch_size: int = Field(64, ge=1)
+    optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    schedule: Literal["plateau", "one-cycle", "cosine"] = "plateau"
+    warmup: float = Field(0.2, ge=0, lt=1)
     patience: int = Field(10, ge=0)
-    class_weights: bool = True
+    stop_after: int | None = Field(None, ge=1)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float | None = Field(None, gt=0)
+    class_weights: Literal["balanced", "sqrt", "none"] = "balanced"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _yes_or_no(cls, weights: Any) -> Any:
+        return {True: "balanced", False: "none"}[weights] if isinstance(weights, bool) else weights
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.schedule == "one-cycle" and not self.warmup:
+            raise ValueError("one-cycle needs a warmup in which to rise")
+        return self
+
+    @property
+    def stays_frozen(self) -> bool:
+        """Whether the pretrained encoders are never trained."""
+        return self.unfreeze is None or self.unfreeze >= self.epochs
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +144,79 @@ class FineTuned:
     best_epoch : int
         Epoch, counted from 0, whose weights the model has now.
     history : list of dict
-        ``epoch, train_loss, validation_loss, lr``, one for each epoch.
+        ``epoch, train_loss, validation_loss, lr, trained_parameters``, one for each epoch; the
+        highest learning rate after its last step, and how many values were trained in it.
     """
 
     best_epoch: int
     history: list[dict[str, float]]
+
+
+def trained_groups(model: nn.Module, config: FineTuningConfig) -> list[list[nn.Parameter]]:
+    """Return the parameters that are trained in some epoch, group by group from the input on.
+
+    Parameters
+    ----------
+    model : nn.Module
+        As for `fine_tune`. Encoders side by side, as in a mixture, are equally deep.
+    config : FineTuningConfig
+
+    Returns
+    -------
+    list of list of nn.Parameter
+        Last what is new: all that lies outside the encoders. What the features of an encoder do
+        not depend on, such as a decoder, is in no group.
+    """
+    encoders = [*_encoders(model)]
+    inside = {parameter for encoder in encoders for parameter in encoder.parameters()}
+    new = [parameter for parameter in model.parameters() if parameter not in inside]
+    if config.stays_frozen:
+        return [new]
+    depths = zip(*(encoder.depth_groups() for encoder in encoders), strict=True)
+    return [*([parameter for part in parts for parameter in part] for parts in depths), new]
+
+
+def count_trained(model: nn.Module, config: FineTuningConfig) -> int:
+    """Return how many values `fine_tune` trains."""
+    return sum(value.numel() for group in trained_groups(model, config) for value in group)
+
+
+def _encoders(module: nn.Module) -> Iterator[Encoder]:
+    """Yield the outermost encoders inside a model."""
+    for part in module.children():
+        if isinstance(part, Encoder):
+            yield part
+        else:
+            yield from _encoders(part)
+
+
+def build_optimizer(model: nn.Module, config: FineTuningConfig) -> Optimizer:
+    """Return the optimiser of what is trained, each depth with its own learning rate."""
+    groups = trained_groups(model, config)
+    described = [
+        part | {"lr": config.lr * config.layer_decay ** (len(groups) - 1 - depth)}
+        for depth, parameters in enumerate(groups)
+        for part in decay_groups(parameters, config.weight_decay)
+    ]
+    if config.optimizer == "adamw":
+        return AdamW(described, config.lr)
+    return Adam(described, config.lr, amsgrad=True)
+
+
+def build_step_schedule(
+    optimizer: Optimizer, config: FineTuningConfig, steps: int
+) -> LambdaLR | None:
+    """Return the schedule of `steps` optimiser steps, None if it goes by the validation loss."""
+    if config.schedule == "plateau":
+        return None
+    start, final = (0.5, 1 / 16) if config.schedule == "one-cycle" else (None, 0.0)
+    shape = OptimizerConfig(
+        lr=config.lr,
+        start_lr=None if start is None else start * config.lr,
+        final_lr=final * config.lr,
+        warmup=config.warmup,
+    )
+    return build_schedule(optimizer, shape, steps)
 
 
 def fine_tune(
@@ -116,6 +226,7 @@ def fine_tune(
     config: FineTuningConfig,
     *,
     seed: int,
+    n_epochs: int | None = None,
     quiet: bool = True,
     tell: Callable[[dict[str, float]], None] = lambda line: None,
 ) -> FineTuned:
@@ -132,6 +243,8 @@ def fine_tune(
     config : FineTuningConfig
     seed : int
         Of the order of the windows and of dropout.
+    n_epochs : int, optional
+        Stop after so many epochs of a schedule that is laid out for all of them.
     quiet : bool
         No progress bar.
     tell : callable, optional
@@ -144,15 +257,17 @@ def fine_tune(
     """
     device = next(model.parameters()).device
     loss_of = _loss(train, config)
-    encoders = [part for part in model.modules() if isinstance(part, Encoder) and part is not model]
-    optimizer = Adam(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, amsgrad=True
-    )
+    encoders = [*_encoders(model)]
+    optimizer = build_optimizer(model, config)
+    trained = [value for group in optimizer.param_groups for value in group["params"]]
+    steps = config.epochs * len(train.batches(config.batch_size, seed))
+    schedule = build_step_schedule(optimizer, config, steps)
     plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=config.patience)
     torch.manual_seed(seed)
-    best, best_epoch, kept = float("inf"), config.epochs - 1, None
+    n_epochs = config.epochs if n_epochs is None else n_epochs
+    best, best_epoch, kept = float("inf"), n_epochs - 1, None
     history = []
-    bar = tqdm(range(config.epochs), unit="epoch", disable=quiet)
+    bar = tqdm(range(n_epochs), unit="epoch", disable=quiet)
     for epoch in bar:
         frozen = config.unfreeze is None or epoch < config.unfreeze
         model.train()
@@ -168,13 +283,23 @@ def fine_tune(
                 loss = loss_of(_answers(model, batch, device), targets)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            if config.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
             optimizer.step()
+            if schedule is not None:
+                schedule.step()
             total += loss.item() * len(indices) / len(train.targets)
-        line = {"epoch": float(epoch), "train_loss": total, "lr": optimizer.param_groups[0]["lr"]}
+        line = {
+            "epoch": float(epoch),
+            "train_loss": total,
+            "lr": max(group["lr"] for group in optimizer.param_groups),
+            "trained_parameters": sum(value.numel() for value in trained if value.requires_grad),
+        }
         if validation is not None:
             model.eval()
             line["validation_loss"] = _mean_loss(model, validation, loss_of, config, device)
-            plateau.step(line["validation_loss"])
+            if schedule is None:
+                plateau.step(line["validation_loss"])
             if line["validation_loss"] < best:
                 best, best_epoch = line["validation_loss"], epoch
                 kept = copy.deepcopy(model.state_dict())
@@ -186,6 +311,8 @@ def fine_tune(
         history.append(line)
         tell(line)
         bar.set_postfix(line, refresh=False)
+        if config.stop_after is not None and epoch - best_epoch >= config.stop_after:
+            break
     if kept is not None:
         model.load_state_dict(kept)
     model.requires_grad_(True).eval()
@@ -217,17 +344,31 @@ def _loss(train: Labelled, config: FineTuningConfig) -> Loss:
         return lambda values, targets: F.mse_loss(values.squeeze(-1), targets)
 
     def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-        weight = None
-        if config.class_weights:
-            counts = np.bincount(train.targets, minlength=logits.shape[-1])
-            # a class without windows has nothing to be made up for
-            inverse = np.where(counts > 0, counts.sum() / np.maximum(counts, 1), 0)
-            weight = torch.tensor(inverse / np.count_nonzero(counts)).to(logits)
+        weight = class_weights(train.targets, logits.shape[-1], config)
         return F.cross_entropy(
-            logits, targets, weight=weight, label_smoothing=config.label_smoothing
+            logits,
+            targets,
+            weight=torch.from_numpy(weight).to(logits),
+            label_smoothing=config.label_smoothing,
         )
 
     return cross_entropy
+
+
+def class_weights(
+    targets: npt.NDArray[Any], n_classes: int, config: FineTuningConfig
+) -> npt.NDArray[np.float64]:
+    """Return what a window of each class weighs (n_classes,), such that their mean weight is 1.
+
+    A class without windows has nothing to be made up for and weighs 0, unless all weigh the same.
+    """
+    if config.class_weights == "none":
+        return np.ones(n_classes)
+    counts = np.bincount(targets, minlength=n_classes)
+    power = 1.0 if config.class_weights == "balanced" else 0.5
+    weights = np.where(counts > 0, np.maximum(counts, 1.0) ** -power, 0.0)
+    scaled: npt.NDArray[np.float64] = weights * counts.sum() / (weights @ counts)
+    return scaled
 
 
 @torch.inference_mode()

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import NamedTuple
@@ -53,6 +53,7 @@ class Block:
     content: str  # the shard's SHA-256
     offset: int
     progress: bool  # show a bar while the shard is fetched
+    spatial_filter: npt.NDArray[np.float32] | None = None
 
     def window(self, start: int, n_times: int) -> Window:
         """Read samples; one contiguous read."""
@@ -72,6 +73,7 @@ class Block:
             self.recording,
             self.subject,
             start,
+            self.spatial_filter,
         )
 
 
@@ -118,6 +120,8 @@ class Window(NamedTuple):
         Id of the recording; who was recorded.
     start : int
         First sample in the recording.
+    spatial_filter : ndarray of float32, shape (n_chans, n_chans), optional
+        What the microvolts are multiplied by; see `WindowDataset.with_spatial_filters`.
     """
 
     samples: npt.NDArray[np.int16]
@@ -127,11 +131,13 @@ class Window(NamedTuple):
     recording: str
     subject: str
     start: int
+    spatial_filter: npt.NDArray[np.float32] | None = None
 
     @property
     def signal(self) -> npt.NDArray[np.float32]:
         """Microvolts, float32, shape (n_chans, n_times)."""
-        return np.ascontiguousarray((self.samples * self.scale).T)
+        signal = np.ascontiguousarray((self.samples * self.scale).T)
+        return signal if self.spatial_filter is None else self.spatial_filter @ signal
 
 
 class WindowDataset(Dataset[Window]):
@@ -188,6 +194,23 @@ class WindowDataset(Dataset[Window]):
             self.seconds,
             self.corpora,
             self.weights,
+        )
+
+    def with_spatial_filters(self, filters: Mapping[str, npt.NDArray[np.float32]]) -> WindowDataset:
+        """Return the same windows, the signals of each recording multiplied by its own matrix.
+
+        Parameters
+        ----------
+        filters : mapping of str to ndarray of float32, shape (n_chans, n_chans)
+            Id of the recording → its matrix; there is one for every recording that has windows.
+        """
+        read = set(self.of_block.tolist())
+        blocks = [
+            replace(block, spatial_filter=filters[block.recording]) if number in read else block
+            for number, block in enumerate(self.blocks)
+        ]
+        return WindowDataset(
+            blocks, self.of_block, self.starts, self.seconds, self.corpora, self.weights
         )
 
     def batches(self, batch_size: int) -> Iterator[Batch]:
@@ -269,6 +292,8 @@ class Batch(NamedTuple):
         Of each window.
     starts : Tensor, int64, shape (batch,)
         First sample of each window in its recording.
+    spatial_filter : Tensor, float32, shape (batch, n_chans, n_chans), optional
+        What the microvolts of each window are multiplied by.
     """
 
     samples: Tensor
@@ -278,6 +303,7 @@ class Batch(NamedTuple):
     recordings: tuple[str, ...]
     subjects: tuple[str, ...]
     starts: Tensor
+    spatial_filter: Tensor | None = None
 
     @property
     def n_windows(self) -> int:
@@ -288,7 +314,10 @@ class Batch(NamedTuple):
         """Return microvolts, float32, shape (batch, n_chans, n_times), scaled on `device`."""
         samples = rearrange(self.samples.to(device), "batch times chans -> batch chans times")
         scale = rearrange(self.scale.to(device), "batch chans -> batch chans 1")
-        return (samples * scale).contiguous()
+        signal = (samples * scale).contiguous()
+        if self.spatial_filter is None:
+            return signal
+        return self.spatial_filter.to(device) @ signal
 
 
 def collate(windows: Sequence[Window]) -> Batch:
@@ -300,12 +329,16 @@ def collate(windows: Sequence[Window]) -> Batch:
         If they differ in channels, their order, or rate.
     """
     first = windows[0]
+    filters = [window.spatial_filter for window in windows if window.spatial_filter is not None]
     for window in windows:
         if (window.ch_names, window.sfreq) != (first.ch_names, first.sfreq):
             raise BergerError(
                 f"{first.recording} and {window.recording} differ in channels or sampling rate "
                 "and do not fit into one batch; draw batches with a WindowSampler."
             )
+    assert len(filters) in (0, len(windows)), (
+        "some windows have a spatial filter and some have none"
+    )
     return Batch(
         samples=torch.from_numpy(np.stack([window.samples for window in windows])),
         scale=torch.from_numpy(np.stack([window.scale for window in windows])),
@@ -314,6 +347,7 @@ def collate(windows: Sequence[Window]) -> Batch:
         recordings=tuple(window.recording for window in windows),
         subjects=tuple(window.subject for window in windows),
         starts=torch.tensor([window.start for window in windows]),
+        spatial_filter=torch.from_numpy(np.stack(filters)) if filters else None,
     )
 
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
-from pydantic import Field, PositiveFloat
+from pydantic import Field, PositiveFloat, model_validator
 
+from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
 from berger.adaptation.probe import fit_probe
 from berger.configuration import Config
@@ -33,10 +36,17 @@ from berger.evaluation.protocol import (
 )
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
-from berger.models import Encoder, MixtureConfig, load_checkpoint
+from berger.models import (
+    AdapterConfig,
+    Encoder,
+    EuclideanAlignment,
+    InputContract,
+    MixtureConfig,
+    load_checkpoint,
+)
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
-from berger.models.heads import Pooling
+from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling, check_pooling
 from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
 from berger.tasks import TaskConfig, labelled_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
@@ -46,6 +56,7 @@ PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 Baseline = Literal["band power + logistic regression", "same network, random weights", "chance"]
 PROBE: Final = "frozen probe"
 FINE_TUNED: Final = "fine-tuned"
+CONV_PROBE: Final = "conv-linear probe"
 BAND_POWER: Final = "band power + logistic regression"
 RANDOM: Final = "same network, random weights"
 CHANCE: Final = "chance"
@@ -60,11 +71,19 @@ class AdaptationConfig(Config):
         The encoder stays as it is and a logistic regression reads its features; or encoder and a
         new head are trained together.
     fine_tuning : FineTuningConfig
+    adapter : AdapterConfig
+        What is trained in front of an encoder that is fine-tuned, so that recordings of another
+        montage or rate can be read; by default nothing.
+    head : LinearHeadConfig, StepsHeadConfig, MlpHeadConfig or AttentionHeadConfig
+        What is trained behind it.
     mixture : MixtureConfig
         The new gate and head when a SpecMoE is fine-tuned.
     pooling : {"mean", "electrodes"}
         Features of a window; "electrodes" keeps each electrode's own and needs one montage. A
         SpecMoE that is fine-tuned pools as `mixture` says.
+    euclidean_alignment : EuclideanAlignment, optional
+        Whiten each recording by its own covariance before the encoder sees it; the baselines that
+        have no encoder read the recordings as they are.
     penalties : tuple of float
         Strengths of the L2 penalty from which the validation people choose.
     n_folds : int, optional
@@ -81,14 +100,35 @@ class AdaptationConfig(Config):
 
     strategy: Literal["frozen probe", "fine-tuning"] = "frozen probe"
     fine_tuning: FineTuningConfig = FineTuningConfig()
+    adapter: AdapterConfig = AdapterConfig()
+    head: HeadConfig = LinearHeadConfig()
     mixture: MixtureConfig = MixtureConfig()
     pooling: Pooling = "mean"
+    euclidean_alignment: EuclideanAlignment | None = None
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
     batch_size: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        check_pooling(self.head, self.pooling)
+        if self.strategy == "frozen probe" and (self.adapter.is_on or self.head.name != "linear"):
+            raise ValueError(
+                "a frozen probe has neither adapter nor another head; set strategy to fine-tuning "
+                "and, for an encoder that stays frozen, fine_tuning.unfreeze to null"
+            )
+        return self
+
+    @property
+    def model_name(self) -> str:
+        """What the adapted model is called in tables."""
+        if self.strategy == "frozen probe":
+            return PROBE
+        frozen = self.fine_tuning.unfreeze is None
+        return CONV_PROBE if frozen and self.head.name == "steps" else FINE_TUNED
 
 
 def adapt(
@@ -102,6 +142,7 @@ def adapt(
     device: Device = "auto",
     workers: int = 1,
     quiet: bool = False,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> pd.DataFrame:
     """Adapt a pretrained encoder to a task and test it, folds by person.
 
@@ -123,6 +164,8 @@ def adapt(
         Processes that prepare recordings.
     quiet : bool
         No progress bars.
+    tell : callable, optional
+        Called with a sentence on what was trained.
 
     Returns
     -------
@@ -141,7 +184,7 @@ def adapt(
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.classes:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
-    corpus = _task_corpus(task, encoder, out, data, corpus_folder, workers, quiet)
+    corpus = _task_corpus(task, encoder, config.adapter, out, data, corpus_folder, workers, quiet)
     table = labelled_windows(task, corpus)
     windows = corpus.windows_at(table, task.window_seconds)
     classes = task.classes
@@ -150,27 +193,40 @@ def adapt(
     n_folds = config.n_folds or min(task.n_folds, len(subjects))
     folds = make_folds(subjects, n_folds, config.validation_share, config.seed)
 
+    one_montage = config.pooling == "electrodes" or config.adapter.needs_montage
     contract = encoder.contract.model_copy(
         update={
+            "sfreq": corpus.manifest.preprocessing.sfreq,
             "window_seconds": task.window_seconds,
             "preprocessing": corpus.manifest.preprocessing,
-            "ch_names": windows.blocks[0].ch_names if config.pooling == "electrodes" else None,
+            "ch_names": windows.blocks[0].ch_names if one_montage else None,
+            "euclidean_alignment": config.euclidean_alignment,
         }
     )
-    question = Question(windows, class_numbers(table, classes), classes, contract)
+    as_recorded = Question(windows, class_numbers(table, classes), classes, contract)
+    question = as_recorded
+    empty_directions: dict[str, int] = {}
+    if config.euclidean_alignment is not None:
+        usable = corpus.windows(task.window_seconds)
+        aligned, empty_directions = align(windows, usable, config.euclidean_alignment, quiet=quiet)
+        question = replace(as_recorded, windows=aligned)
 
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
-        name = PROBE if config.strategy == "frozen probe" else FINE_TUNED
+        name = config.model_name
         strategy = _strategy(encoder.to(place), question, config, log, quiet)
         tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
+        tell(
+            f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
+            f"{encoder.n_parameters:,}."
+        )
         adapted = strategy.finish(tested[name].choices)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract).to(place)
             learn = _strategy(random, question, config, log, quiet).learn
             tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
-    tested |= _feature_baselines(table, question, folds, config)
+    tested |= _feature_baselines(table, as_recorded, folds, config)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
@@ -200,6 +256,8 @@ def adapt(
             "hours": corpus.hours,
             "preprocessing": corpus.manifest.preprocessing.model_dump(mode="json"),
         },
+        "euclidean_alignment": contract.euclidean_alignment
+        and contract.euclidean_alignment.model_dump() | {"empty_directions": empty_directions},
         "left_out": _left_out(corpus, table),
         "folds": [vars(fold) for fold in folds],
         "choices": {name: model.choices for name, model in tested.items()},
@@ -232,29 +290,40 @@ def format_results(results: pd.DataFrame) -> str:
 def _task_corpus(
     task: TaskConfig,
     encoder: Encoder,
+    adapter: AdapterConfig,
     out: Path,
     data: list[Path] | None,
     corpus_folder: Path | str | None,
     workers: int,
     quiet: bool,
 ) -> Corpus:
-    """Open the task's corpus, or prepare it as the encoder's own corpus was prepared."""
+    """Open the task's corpus, or prepare it as the encoder's own corpus was prepared.
+
+    Channels are not chosen where an adapter projects whichever were recorded.
+    """
     if corpus_folder is None:
         contract = encoder.contract.preprocessing
         if not data or contract is None:
             raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
         corpus_folder = out / "corpus"
+        needed = preparation(task, contract)
+        if adapter.targets:
+            needed = needed.model_copy(update={"ch_names": None})
         folders = [os.path.normpath(path.parent.absolute()) for path in data]
         prepare(
             data,
             corpus_folder,
-            preparation(task, contract),
+            needed,
             root=Path(os.path.commonpath(folders)),
             workers=workers,
             progress=not quiet,
         )
     corpus = open_corpus(corpus_folder, progress=not quiet)
-    encoder.contract.check_preprocessing(corpus.manifest.preprocessing, corpus_folder)
+    recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
+    besides = adapter.absorbs(own, recorded) if own else ()
+    encoder.contract.check_preprocessing(recorded, corpus_folder, besides)
+    if not adapter.resample:  # also of an encoder that does not say how its corpus was prepared
+        InputContract(sfreq=encoder.contract.sfreq).check(recorded.sfreq, (), corpus_folder)
     return corpus
 
 
@@ -294,6 +363,8 @@ def _strategy(
         encoder,
         question,
         config.pooling,
+        config.adapter,
+        config.head,
         config.mixture,
         config.fine_tuning,
         seed=config.seed,

@@ -10,13 +10,21 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
-from berger.adaptation.finetuning import FineTuningConfig, Labelled, fine_tune, outputs
+from berger.adaptation.finetuning import (
+    FineTuningConfig,
+    Labelled,
+    count_trained,
+    fine_tune,
+    outputs,
+)
 from berger.adaptation.probe import embed_windows, fit_probe
 from berger.corpus import WindowDataset
 from berger.errors import BergerError
 from berger.evaluation.protocol import Array, Mask, choose_penalty
 from berger.models import (
+    AdapterConfig,
     Classifier,
     ClassifierConfig,
     EEGModel,
@@ -25,7 +33,7 @@ from berger.models import (
     MixtureConfig,
     SpecMoE,
 )
-from berger.models.heads import Pooling
+from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +61,13 @@ class Question:
 
 
 class Strategy(Protocol):
-    """A way to adapt one encoder to one question."""
+    """A way to adapt one encoder to one question.
+
+    Attributes
+    ----------
+    n_trained : int
+        How many values it trains; known once it has learned.
+    """
 
     n_trained: int
 
@@ -89,7 +103,7 @@ class FrozenProbe:
         quiet: bool,
     ) -> None:
         if pooling == "electrodes":
-            _one_montage(question)
+            _one_montage(question, "pooling: electrodes", "use pooling: mean")
         self.encoder = encoder
         self.question = question
         self.pooling = pooling
@@ -112,6 +126,7 @@ class FrozenProbe:
         penalty = statistics.median_low(choices)
         probe = fit_probe(self.features, question.labels, len(question.classes), penalty)
         model = with_head(self.encoder, question, self.pooling)
+        assert isinstance(model.head, nn.Linear)
         with torch.no_grad():
             model.head.weight.copy_(torch.from_numpy(probe.weight))
             model.head.bias.copy_(torch.from_numpy(probe.bias))
@@ -122,7 +137,7 @@ class FrozenProbe:
 
 
 class FineTuning:
-    """Encoder and a new head are trained together; a SpecMoE also gets a new gate.
+    """Encoder, a new head and an adapter are trained together; a SpecMoE also gets a new gate.
 
     Parameters
     ----------
@@ -130,6 +145,10 @@ class FineTuning:
     question : Question
     pooling : {"mean", "electrodes"}
         Of the features of an encoder that is no SpecMoE.
+    adapter : AdapterConfig
+        What stands in front of an encoder that is no SpecMoE.
+    head : config of any head
+        What stands behind it.
     mixture : MixtureConfig
         Gate and head of a SpecMoE.
     config : FineTuningConfig
@@ -145,6 +164,8 @@ class FineTuning:
         encoder: Encoder,
         question: Question,
         pooling: Pooling,
+        adapter: AdapterConfig,
+        head: HeadConfig,
         mixture: MixtureConfig,
         config: FineTuningConfig,
         *,
@@ -152,21 +173,33 @@ class FineTuning:
         tell: Callable[[dict[str, Any]], None],
         quiet: bool,
     ) -> None:
-        if pooling == "electrodes" and not isinstance(encoder, SpecMoE):
-            _one_montage(question)
+        if isinstance(encoder, SpecMoE):
+            if adapter.is_on or head != LinearHeadConfig():
+                raise BergerError(
+                    "a SpecMoE is fine-tuned with a gate and a head of its own; leave adapter and "
+                    "head out of the configuration."
+                )
+        elif pooling == "electrodes":
+            _one_montage(question, "pooling: electrodes", "use pooling: mean")
+        if adapter.needs_montage:
+            off = "set adapter.targets and adapter.kernel_size to null"
+            _one_montage(question, "an adapter of recorded channels", off)
         self.encoder = encoder
         self.question = question
         self.pooling: Pooling = pooling
+        self.adapter = adapter
+        self.head = head
         self.mixture = mixture
         self.config = config
         self.seed = seed
         self.tell = tell
         self.quiet = quiet
-        self.n_trained = self._n_trained()
+        self.n_trained = 0
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is an epoch."""
         model = self._fresh()
+        self.n_trained = count_trained(model, self.config)
         tuned = fine_tune(
             model,
             self.question.some(train),
@@ -186,10 +219,16 @@ class FineTuning:
     def finish(self, choices: Sequence[float]) -> EEGModel:
         """As `Strategy.finish`."""
         model = self._fresh()
-        epochs = int(statistics.median_low(choices)) + 1
-        config = self.config.model_copy(update={"epochs": epochs})
-        everybody = Labelled(self.question.windows, self.question.labels)
-        fine_tune(model, everybody, None, config, seed=self.seed, tell=self.tell, quiet=self.quiet)
+        fine_tune(
+            model,
+            Labelled(self.question.windows, self.question.labels),
+            None,
+            self.config,
+            seed=self.seed,
+            n_epochs=int(statistics.median_low(choices)) + 1,
+            tell=self.tell,
+            quiet=self.quiet,
+        )
         return model
 
     def _fresh(self) -> EEGModel:
@@ -205,25 +244,26 @@ class FineTuning:
                 **self.mixture.model_dump(),
             )
         else:
-            model = with_head(self.encoder, question, self.pooling)
+            model = with_head(self.encoder, question, self.pooling, self.adapter, self.head)
         return model.to(next(self.encoder.parameters()).device)
 
-    def _n_trained(self) -> int:
-        model = self._fresh()
-        if self.config.unfreeze is None or self.config.unfreeze >= self.config.epochs:
-            for part in model.modules():
-                if isinstance(part, Encoder) and part is not model:
-                    part.requires_grad_(False)
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
-
-def with_head(encoder: Encoder, question: Question, pooling: Pooling) -> Classifier:
-    """Put a new linear head behind a copy of an encoder."""
-    ch_names = question.contract.ch_names
+def with_head(
+    encoder: Encoder,
+    question: Question,
+    pooling: Pooling,
+    adapter: AdapterConfig | None = None,
+    head: HeadConfig | None = None,
+) -> Classifier:
+    """Put a new head, by default a linear one, behind a copy of an encoder, an adapter in front."""
+    adapter = adapter or AdapterConfig()
+    ch_names = adapter.targets or question.contract.ch_names
     model = Classifier(
         ClassifierConfig.model_validate(
             {
                 "encoder": encoder.config.model_dump(),
+                "adapter": adapter,
+                "head": head or LinearHeadConfig(),
                 "pooling": pooling,
                 "n_chans": len(ch_names) if ch_names else None,
                 "classes": question.classes,
@@ -235,9 +275,9 @@ def with_head(encoder: Encoder, question: Question, pooling: Pooling) -> Classif
     return model
 
 
-def _one_montage(question: Question) -> None:
+def _one_montage(question: Question, what: str, otherwise: str) -> None:
     if len({block.ch_names for block in question.windows.blocks}) > 1:
         raise BergerError(
-            "pooling: electrodes needs one montage, but the recordings have several; use "
-            "pooling: mean, or prepare them with the same ch_names."
+            f"{what} needs one montage, but the recordings have several; {otherwise}, or prepare "
+            "them with the same ch_names."
         )

@@ -37,6 +37,12 @@ CHANS = (1, 4)
 PROBABILITIES = "probability of each class, in the order of the metadata's classes"
 HEAD = "what the head puts out: values of a regression, or logits of classes without names"
 SUMMARY = "features of each window: its tokens pooled"
+SIGNAL = "microvolts, prepared as the contract says"
+ALIGNED = (
+    "then, outside this file, multiplied by {amplitude:g} R^(-1/2), R the mean of X X^T / n_times "
+    "over the usable windows X of the same recording; eigenvalues of R below {tolerance:g} of the "
+    "median electrode's variance have no share in R^(-1/2)"
+)
 TOKENS = "features of each token, all of the first electrode first"
 
 Shape = tuple[int | str, ...]
@@ -272,8 +278,11 @@ def _properties(model: EEGModel, outputs: dict[str, str], checkpoint: Path) -> d
         "weights_sha256": sha256(checkpoint / "model.safetensors"),
         "exported_by": f"berger {__version__}, torch {torch.__version__}",
     }
+    aligned = model.contract.euclidean_alignment
+    signal = SIGNAL if aligned is None else f"{SIGNAL}, {ALIGNED.format(**aligned.model_dump())}"
     properties = {
         "contract": model.contract.model_dump(mode="json"),
+        "signal": signal,
         "classes": model.classes,
         "outputs": outputs,
         "model": model.config.model_dump(mode="json"),

@@ -27,7 +27,7 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
     Parameters
     ----------
     checkpoint : path
-        Folder of a pretrained (or adapted) model; only its encoder is used.
+        Folder of a pretrained (or adapted) model; its encoder is used, behind its adapter.
     pooling : {"mean", "electrodes"}
         Features of a window: mean over electrodes, or each electrode's own.
     penalty : float
@@ -63,7 +63,8 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         Parameters
         ----------
         X : array, shape (n_windows, n_chans, n_times)
-            Microvolts, at the rate and filtered as the checkpoint's contract says.
+            Microvolts, at the rate, filtered and, with `berger.adaptation.alignment`, aligned as
+            the checkpoint's contract says.
         y : array, shape (n_windows,)
             Labels.
         """
@@ -84,10 +85,10 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
             raise BergerError("X holds values that are not finite; leave these windows out.")
         if 0 < signal.abs().max() < 0.01:
             raise BergerError("X never reaches 0.01 µV; give microvolts, not volts.")
-        encoder = self._encoder()
+        model = self._model()
         with torch.inference_mode():
             batches = torch.split(signal, self.batch_size)
-            rows = [pooled_features(encoder, x, self.pooling, self.ch_names) for x in batches]
+            rows = [pooled_features(model, x, self.pooling, self.ch_names) for x in batches]
         return torch.cat(rows).double().numpy()
 
     def predict_proba(self, X: Array) -> Array:
@@ -101,9 +102,8 @@ class BergerClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # typ
         labels: Array = self.classes_[best]
         return labels
 
-    def _encoder(self) -> Encoder:
+    def _model(self) -> Encoder | Classifier:
         model = load_checkpoint(self.checkpoint)
-        encoder = model.encoder if isinstance(model, Classifier) else model
-        if not isinstance(encoder, Encoder):
+        if not isinstance(model, (Encoder, Classifier)):
             raise BergerError(f"{self.checkpoint}: holds no encoder that can embed.")
-        return encoder
+        return model

@@ -11,7 +11,14 @@ from pydantic import ValidationError
 from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import EEGModel, Encoder, Features, InputContract
+from berger.models.adapter import AdapterConfig
+from berger.models.contract import (
+    EEGModel,
+    Encoder,
+    EuclideanAlignment,
+    Features,
+    InputContract,
+)
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
@@ -20,12 +27,14 @@ from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPubli
 from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 
 __all__ = [
+    "AdapterConfig",
     "Classifier",
     "ClassifierConfig",
     "DareConfig",
     "DareEEG",
     "EEGModel",
     "Encoder",
+    "EuclideanAlignment",
     "Features",
     "InputContract",
     "MixtureConfig",

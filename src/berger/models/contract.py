@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from berger.checkpoints import write_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+
+
+class EuclideanAlignment(Config):
+    """How the signals of each recording are whitened (He & Wu 2020, doi:10.1109/TBME.2019.2913914).
+
+    Attributes
+    ----------
+    amplitude : float
+        Standard deviation in µV that every direction of the electrodes' space gets.
+    tolerance : float
+        Directions whose variance is below this share of the median electrode's are taken for
+        empty, and are set to zero.
+    min_seconds : float
+        Length of usable windows that a recording needs for a covariance of its own.
+    """
+
+    amplitude: float = Field(10.0, gt=0)
+    tolerance: float = Field(1e-6, gt=0, lt=1)
+    min_seconds: float = Field(10.0, ge=0)
 
 
 class InputContract(Config):
@@ -32,6 +52,8 @@ class InputContract(Config):
         Length of the windows that the model was trained on.
     preprocessing : PreprocessingConfig, optional
         How the corpus was prepared that the model was trained on.
+    euclidean_alignment : EuclideanAlignment, optional
+        How each recording was aligned after that, by a matrix from its own windows.
     """
 
     sfreq: float
@@ -39,6 +61,7 @@ class InputContract(Config):
     ch_names: tuple[str, ...] | None = None
     window_seconds: float | None = None
     preprocessing: PreprocessingConfig | None = None
+    euclidean_alignment: EuclideanAlignment | None = None
 
     def check(self, sfreq: float, ch_names: tuple[str, ...], source: object) -> None:
         """Raise BergerError unless a signal's rate and electrodes are the model's."""
@@ -53,16 +76,22 @@ class InputContract(Config):
                 f"{' '.join(self.ch_names)} in this order; prepare the recordings with these."
             )
 
-    def check_preprocessing(self, preprocessing: PreprocessingConfig, source: object) -> None:
+    def check_preprocessing(
+        self,
+        preprocessing: PreprocessingConfig,
+        source: object,
+        besides: Collection[str] = (),
+    ) -> None:
         """Raise BergerError if recordings were filtered or referenced in another way.
 
-        The notch is free, since the mains' frequency depends on the country.
+        The notch is free, since the mains' frequency depends on the country, and so are the fields
+        `besides`, for which something else makes up.
         """
         if self.preprocessing is None:
             return
         for field in ("sfreq", "highpass", "lowpass", "reference", "bipolar"):
             own, other = getattr(self.preprocessing, field), getattr(preprocessing, field)
-            if own != other:
+            if own != other and field not in besides:
                 raise BergerError(
                     f"{source}: was prepared with {field}: {other}, but the model was trained "
                     f"with {field}: {own}; prepare the recordings again with that."
@@ -135,6 +164,8 @@ class Encoder(EEGModel, ABC):
 
     features_by_electrode = True
     """Whether every electrode has tokens of its own, the same number each."""
+    n_streams = 1
+    """Tokens of a time step, where they do not belong to electrodes."""
 
     def as_input(self, signal: Tensor) -> Tensor:
         """Return windows in the type and on the device of the model's weights.
@@ -168,6 +199,14 @@ class Encoder(EEGModel, ABC):
     @abstractmethod
     def embed_dim(self) -> int:
         """Width of the features."""
+
+    @abstractmethod
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Return how many tokens each electrode, or each stream, of such a window has."""
+
+    @abstractmethod
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        """Return the parameters on which the features depend, group by group from the input on."""
 
     @abstractmethod
     def forward_features(

@@ -157,6 +157,7 @@ class DareEEG(Encoder):
 
     def __init__(self, config: DareConfig, contract: InputContract | None = None) -> None:
         super().__init__(config, contract or InputContract(sfreq=config.sfreq))
+        self.n_streams = config.n_streams
         self.encoder = DareEncoder(config)
         if config.parts == "all":
             self.predictor = DarePredictor(config)
@@ -207,6 +208,17 @@ class DareEEG(Encoder):
     def embed_dim(self) -> int:
         """Width of the features."""
         return self.config.embed_dim
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Patches of an electrode: a window's time steps."""
+        return n_times // self.config.patch_size
+
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        encoder = self.encoder
+        tokens = (*encoder.embed.parameters(), *encoder.electrodes.parameters())
+        layers = [[*layer.parameters()] for layer in encoder.layers]
+        layers[-1] += encoder.norm.parameters()
+        return [[*tokens, encoder.summary_tokens], *layers]
 
     def prepare(
         self, signal: Tensor, ch_names: Sequence[str] | None = None
@@ -311,11 +323,12 @@ class DareEncoder(nn.Module):
         tokens = self.embed(patches_at(signal, visible, self.patch_size))
         tokens = tokens + self.electrodes(electrodes[visible % n_chans])
         steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
-        x = torch.cat((steps, self.summary_tokens.expand(len(steps), -1, -1)), 1)
+        # len() would be a constant of an exported graph
+        x = torch.cat((steps, self.summary_tokens.expand(steps.shape[0], -1, -1)), 1)
         for layer in self.layers:
             x = layer(x)
         features: Tensor = self.norm(x[:, -self.n_streams :])
-        return features.view(len(signal), len(visible), self.n_streams, -1)
+        return features.view(signal.shape[0], len(visible), self.n_streams, -1)
 
 
 class DarePredictor(nn.Module):

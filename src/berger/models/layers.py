@@ -1,11 +1,14 @@
-"""Layers that several models share: rotary positions and attention."""
+"""Layers that several models share: rotary positions, attention, weights of limited norm."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
 
 
 def rotate(x: Tensor, times: Tensor, base: float = 10_000.0) -> Tensor:
@@ -137,3 +140,40 @@ class PreNormAttentionLayer(nn.Module):
 def _rotate_first_half(x: Tensor, times: Tensor) -> Tensor:
     turned, kept = x.chunk(2, dim=-1)
     return torch.cat((rotate(turned, times), kept), dim=-1)
+
+
+class MaxNorm(nn.Module):
+    """Parametrisation by which no output's weights have a norm above a limit.
+
+    The optimiser moves free weights; what the layer computes with are these, each output's row
+    shortened to the limit where it is longer. So the limit holds after every step, and the gradient
+    knows of it.
+
+    Parameters
+    ----------
+    limit : float
+    """
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return weights (n_outputs, ...) of the same shape."""
+        norms = weight.flatten(1).norm(dim=1)
+        shortened = self.limit / norms.clamp_min(self.limit)
+        limited: Tensor = weight * shortened.view(-1, *(1 for _ in weight.shape[1:]))
+        return limited
+
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Return the free weights that stand for given ones: themselves."""
+        return weight
+
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv1d)
+
+
+def with_max_norm(layer: Layer, limit: float) -> Layer:
+    """Keep the norm of each output's weights at or below a limit; the layer itself is changed."""
+    register_parametrization(layer, "weight", MaxNorm(limit))
+    return layer

@@ -198,6 +198,13 @@ class SpecHiNetEncoder(Encoder):
         batch = signal.shape[0]
         return rearrange(embedding, "(batch chans) dim t -> batch chans dim t", batch=batch)
 
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        stages: tuple[nn.Module, ...] = (
+            *(self.down1, self.down2, self.attention1),
+            *(self.down3, self.bottom1, self.attention2, self.bottom2),
+        )
+        return [[*stage.parameters()] for stage in stages]
+
     def _add_decoder(self, n_auxiliary: int) -> None:
         """Build the decoding half, with as many values of an auxiliary head at each token."""
         config = self.config
@@ -226,13 +233,22 @@ class SpecHiNetEncoder(Encoder):
         if times is None:
             batch = signal.shape[0]  # len() would be a constant of an exported graph
             times = torch.linspace(0.1, 1.1, n_times, device=signal.device).expand(batch, -1)
-        shortest = max(n_times, self._shortest(signal.shape[1]))
-        missing = -shortest % LENGTH_MULTIPLE + shortest - n_times
+        missing = self._padded(n_times, signal.shape[1]) - n_times
         if missing:
             step = times[:, -1:] - times[:, -2:-1]
             further = times[:, -1:] + step * torch.arange(1, missing + 1, device=times.device)
             times = torch.cat((times, further), dim=1)
         return F.pad(signal / self.config.scale, (0, missing)), times
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """Steps of the fine half and, behind them, as many of the coarse one."""
+        return 2 * self._padded(n_times, n_chans) // LENGTH_MULTIPLE
+
+    @classmethod
+    def _padded(cls, n_times: int, n_chans: int) -> int:
+        """Samples of a window after padding."""
+        longer = max(n_times, cls._shortest(n_chans))
+        return longer + -longer % LENGTH_MULTIPLE
 
     @staticmethod
     def _shortest(n_chans: int) -> int:

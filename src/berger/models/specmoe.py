@@ -95,6 +95,11 @@ class SpecMoEConfig(MixtureConfig):
         return self.expert.sfreq
 
     @property
+    def scale(self) -> float:
+        """Microvolts per unit inside the experts."""
+        return self.expert.scale
+
+    @property
     def segment(self) -> int:
         """Samples of a segment of the power spectrum."""
         return round(self.segment_seconds * self.sfreq)
@@ -212,6 +217,17 @@ class SpecMoE(Encoder):
     def embed_dim(self) -> int:
         """Width of the features: that of an expert, times the experts."""
         return self.config.n_experts * self.config.expert.bottleneck_dim
+
+    def n_steps(self, n_times: int, n_chans: int) -> int:
+        """One: the experts' features are pooled over time."""
+        return 1
+
+    def depth_groups(self) -> list[list[nn.Parameter]]:
+        experts = cast(Iterable[SpecHiNetEncoder], self.experts)
+        depths = zip(*(expert.depth_groups() for expert in experts), strict=True)
+        groups = [[parameter for part in parts for parameter in part] for parts in depths]
+        gate = [*self.gate.parameters()]
+        return [*groups, gate] if gate else groups
 
     def gates(self, signal: Tensor) -> Tensor:
         """Return how much of each expert's features is let through.

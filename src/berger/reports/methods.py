@@ -18,6 +18,11 @@ SPECMOE = (
 DARE = (
     "DARE-EEG: A Foundation Model for Mining Dual-Aligned Representation of EEG. arXiv:2605.18298."
 )
+ALIGNMENT = (
+    "He H., Wu D. Transfer Learning for Brain-Computer Interfaces: A Euclidean Space Data "
+    "Alignment Approach. IEEE Transactions on Biomedical Engineering 67, 399-410 (2020). "
+    "doi:10.1109/TBME.2019.2913914."
+)
 MNE = (
     "Gramfort A. et al. MEG and EEG data analysis with MNE-Python. Frontiers in Neuroscience 7, "
     "267 (2013). doi:10.3389/fnins.2013.00267."
@@ -340,10 +345,17 @@ def _adaptation(run: Run, cite: Cite) -> str:
         )
     elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
+        text += _adapter(mapping(config, "adapter"))
     chosen = {
         "frozen probe": "The strength of the L2 penalty",
         "fine-tuning": "The epoch whose weights were used",
     }.get(str(config.get("strategy")), "What was left open")
+    if aligned := record.get("euclidean_alignment"):
+        text += (
+            " Each recording was whitened beforehand by the mean covariance of its own windows, "
+            f"without labels, to a standard deviation of {aligned['amplitude']:g} µV (Euclidean "
+            f"alignment{cite(ALIGNMENT)})."
+        )
     if folds := record.get("folds"):
         people = {person for fold in folds for person in fold.get("test", ())}
         text += (
@@ -371,9 +383,49 @@ _GATES = {
 }
 
 
+def _head(head: Mapping[str, Any], pooled: str) -> str:
+    """How a new head reads features."""
+    if head.get("name") == "steps":
+        return (
+            f"read time step by time step by a new linear layer of {head['width']} outputs "
+            f"(dropout {head['dropout']:g}, weights of norm up to {head['max_norm']:g}), and those "
+            f"of all steps by another (norm up to {head['max_norm_out']:g})"
+        )
+    if head.get("name") == "attention":
+        return "averaged with weights from learned queries and read by a new linear layer"
+    hidden = " and a hidden one below it" * (head.get("name") == "mlp")
+    return f"{pooled} and read by a new linear layer{hidden}"
+
+
+def _adapter(adapter: Mapping[str, Any]) -> str:
+    """What was trained in front of an encoder, if anything."""
+    parts = []
+    if targets := adapter.get("targets"):
+        layers = "a 1 × 1 convolution" if adapter["n_layers"] == 1 else "1 × 1 convolutions"
+        parts.append(
+            f"were projected onto {len(targets)} electrodes by {layers} across channels (weights "
+            f"of norm up to {adapter['max_norm']:g})"
+        )
+    if adapter.get("resample"):
+        parts.append("were brought to the encoder's sampling rate by a fixed filter")
+    if size := adapter.get("kernel_size"):
+        parts.append(f"passed a trained filter of {size} samples for each channel")
+    return f" In front of the encoder signals {enumeration(parts)}." if parts else ""
+
+
+_BALANCED = "weighted by the inverse frequency of its class, "
+_WEIGHTED = {
+    "balanced": _BALANCED,
+    "sqrt": "weighted by the root of the inverse frequency of its class, ",
+    "none": "",
+    True: _BALANCED,  # in earlier runs
+    False: "",
+}
+
+
 def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size: str) -> str:
     settings, mixture = mapping(config, "fine_tuning"), mapping(config, "mixture")
-    text = f" The pretrained encoder's features were {pooled} and read by a new linear layer"
+    text = f" The pretrained encoder's features were {_head(mapping(config, 'head'), pooled)}"
     if is_mixture:
         gate = _GATES.get(mixture.get("gate", ""), "a new gate")
         over = (mixture.get("pool_time", "mean"), mixture.get("pool_chans", "mean"))
@@ -381,19 +433,42 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
             f" The experts' features were joined by {gate}, pooled over time ({over[0]}) and "
             f"electrodes ({over[1]}), and read by a new hidden layer"
         )
-    weighted = "weighted by the inverse frequency of its class, " * settings["class_weights"]
+    details = [f"learning rate {settings['lr']:g}"]
+    if (decay := settings.get("layer_decay", 1)) < 1:
+        details += [f"{decay:g} of it for each layer further from the head"]
+    details += [f"batches of {settings['batch_size']}"]
+    further = {
+        "weight decay {:g}": settings.get("weight_decay"),
+        "gradients clipped to a norm of {:g}": settings.get("clip_norm"),
+        "labels smoothed by {:g}": settings.get("label_smoothing"),
+    }
+    details += [what.format(value) for what, value in further.items() if value]
+    optimizer = {"adamw": "AdamW"}.get(settings.get("optimizer", "adam"), "Adam")
     text += (
-        f"; the network{size} was trained for up to {settings['epochs']} epochs by Adam (learning "
-        f"rate {settings['lr']:g}, batches of {settings['batch_size']}) on the cross-entropy, "
-        f"{weighted}halving the rate after {settings['patience']} epochs without a lower "
-        "validation loss."
+        f"; the network{size} was trained for up to {settings['epochs']} epochs by {optimizer} "
+        f"({', '.join(details)}) on the cross-entropy, {_WEIGHTED[settings['class_weights']]}"
+        f"{_rates(settings)}."
     )
+    if patience := settings.get("stop_after"):
+        text += f" It ended after {patience} epochs without a lower validation loss."
     unfreeze = settings["unfreeze"]
     if unfreeze is None:
         text += " What was pretrained stayed frozen."
     elif unfreeze:
         text += f" What was pretrained was frozen before epoch {unfreeze + 1}."
     return text
+
+
+def _rates(settings: Mapping[str, Any]) -> str:
+    """How the learning rate changes while a network is fine-tuned."""
+    rise = f"for the first {settings.get('warmup', 0):.0%} of the steps, then falling"
+    return {
+        "one-cycle": f"the rate rising from half of it {rise} to a sixteenth (one cycle)",
+        "cosine": f"the rate rising {rise} to 0 along a cosine",
+    }.get(
+        settings.get("schedule", "plateau"),
+        f"halving the rate after {settings['patience']} epochs without a lower validation loss",
+    )
 
 
 def _software(runs: Iterable[Run], cite: Cite) -> str:

@@ -55,6 +55,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "coarse branch": Look("#332288", "D"),
         "frozen probe": Look("#0066a8", "o"),
         "fine-tuned": Look("#0066a8", "o"),
+        "conv-linear probe": Look("#0066a8", "o"),
         "same network, random weights": Look("#b5538f", "^"),
         "band power + logistic regression": Look("#00805e", "s"),
         "chance": Look("#6b7280", "D"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Self
+from collections.abc import Sequence
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 from torch import nn
@@ -50,11 +51,16 @@ class OptimizerConfig(Config):
 def build_optimizer(module: nn.Module, config: OptimizerConfig) -> AdamW:
     """Return AdamW over the parameters of `module` that are trained."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return AdamW(decay_groups(trained, config.weight_decay), config.lr, betas=config.betas)
+
+
+def decay_groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Return parameters as groups of an optimiser; biases and other 1-D ones are not decayed."""
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return AdamW([group for group in groups if group["params"]], config.lr, betas=config.betas)
+    return [group for group in groups if group["params"]]
 
 
 def build_schedule(optimizer: Optimizer, config: OptimizerConfig, steps: int) -> LambdaLR:
