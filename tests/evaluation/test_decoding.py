@@ -170,7 +170,7 @@ def test_the_record_of_a_run(
     assert {"versions", "command", "hardware", "git_commit", "started", "wall_seconds"} <= set(
         record
     )
-    assert record["left_out"] == {}
+    assert record["left_out"] == []
     assert set(record["choices"]) == set(MODELS)
     assert set(record["choices"]["frozen probe"]) <= {0.01, 1.0}
 
@@ -242,8 +242,10 @@ def test_from_recordings(
     assert expected is not None
     assert corpus.manifest.preprocessing == expected.model_copy(update={"max_amplitude": None})
     left_out = json.loads((out / "run.json").read_text())["left_out"]
-    assert {name.rsplit("/")[-1] for name in left_out} == {"sub-99_eyes.edf"}
-    assert all("header is damaged" in reason for reason in left_out.values())
+    (row,) = left_out
+    assert row["recording"].endswith("sub-99_eyes.edf")
+    assert row["n_windows"] == 0
+    assert "header is damaged" in row["reason"]
 
 
 def test_from_files_of_one_name_in_folders_that_are_written_in_any_way(

@@ -30,7 +30,6 @@ from berger.evaluation.protocol import (
     Tested,
     class_numbers,
     cross_validate,
-    make_folds,
     run_folds,
     summarise,
 )
@@ -48,7 +47,7 @@ from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling, check_pooling
 from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
-from berger.tasks import TaskConfig, labelled_windows, preparation
+from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
 from berger.training.loop import STATE_FILE
 
@@ -185,13 +184,20 @@ def adapt(
     if not isinstance(encoder, Encoder) or encoder.classes:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
     corpus = _task_corpus(task, encoder, config.adapter, out, data, corpus_folder, workers, quiet)
-    table = labelled_windows(task, corpus)
+    cut = cut_windows(task, corpus)
+    table = cut.table
     windows = corpus.windows_at(table, task.window_seconds)
     classes = task.classes
     subjects = sorted(set(table["subject"]))
     seen = _seen_in_pretraining(encoder, corpus, subjects)
-    n_folds = config.n_folds or min(task.n_folds, len(subjects))
-    folds = make_folds(subjects, n_folds, config.validation_share, config.seed)
+    used = corpus.recordings[corpus.recordings["recording"].isin(table["recording"])]
+    folds = task.folds(
+        [*used["subject"]],
+        [*used["site"]],
+        n_folds=config.n_folds,
+        validation_share=config.validation_share,
+        seed=config.seed,
+    )
 
     one_montage = config.pooling == "electrodes" or config.adapter.needs_montage
     contract = encoder.contract.model_copy(
@@ -258,7 +264,7 @@ def adapt(
         },
         "euclidean_alignment": contract.euclidean_alignment
         and contract.euclidean_alignment.model_dump() | {"empty_directions": empty_directions},
-        "left_out": _left_out(corpus, table),
+        "left_out": cut.left_out.to_dict("records"),
         "folds": [vars(fold) for fold in folds],
         "choices": {name: model.choices for name, model in tested.items()},
         "seen_in_pretraining": sorted(seen),
@@ -335,16 +341,6 @@ def _seen_in_pretraining(encoder: Encoder, corpus: Corpus, subjects: list[str]) 
     by_file = rows["subject"][[name in files for name in file_marks(rows)]]
     by_name = provenance.get("subjects", {}).get("train", ())
     return {*by_file, *by_name} & set(subjects)
-
-
-def _left_out(corpus: Corpus, table: pd.DataFrame) -> dict[str, str]:
-    """Recordings that give no window to the task, and why."""
-    unlabelled = "no usable window with a label"
-    return {
-        row.recording: row.reason or unlabelled
-        for row in corpus.recordings.itertuples()
-        if row.recording not in set(table["recording"])
-    }
 
 
 def _strategy(
