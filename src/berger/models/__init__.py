@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from berger.checkpoints import read_checkpoint
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import EEGModel, Encoder, Features, InputContract
+from berger.models.contract import EEGModel, Encoder, Features, InputContract, Reconstruction
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
-from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
+from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
 from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
 from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 
