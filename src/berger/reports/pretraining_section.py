@@ -289,8 +289,8 @@ def _features(run: Run) -> Iterator[Block]:
         "are the target encoder's features of the clean signal, unseen ones those at time steps "
         "that the first view does not see; 1 is the best constant, 0 perfect. A window is found if "
         "its second view is the most similar one of its batch to the first; by chance that happens "
-        "once in the size of the batch, and views that see the same time steps are found easily even by an untrained "
-        "network.",
+        "once in the size of the batch, and views that see the same time steps are found easily "
+        "even by an untrained network.",
     )
 
 
