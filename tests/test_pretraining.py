@@ -19,16 +19,20 @@ from berger import pretraining as room
 from berger.configuration import load_config
 from berger.corpus import Batch, prepare
 from berger.errors import BergerError
+from berger.evaluation.decoding import AdaptationConfig, adapt
+from berger.inference import embed
 from berger.masking.gaussian import mask_signal
 from berger.models import (
     DareEEG,
+    Features,
     InputContract,
     Reconstruction,
     SpecHiNet,
     SpecHiNetPublished,
 )
+from berger.objectives.alignment import AlignmentConfig
 from berger.objectives.dual_alignment import DualAlignment
-from berger.objectives.restoration import Restoration
+from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import (
     PretrainingConfig,
@@ -44,6 +48,7 @@ from berger.pretraining import (
 from berger.reports import build_report
 from berger.simulation import TEN_TWENTY
 from berger.spectral import BANDS, band_powers
+from berger.tasks import load_task
 from berger.training.log import read_log
 from berger.training.loop import STATE_FILE
 
@@ -324,9 +329,9 @@ def errors_with(
     """The table of a model that answers as told, one row a signal and band, all people alike."""
     objective = Restoration(SpecHiNet(config.model), config.objective)
 
-    def answer(masked: Tensor, times: Tensor) -> Reconstruction:
+    def answer(masked: Tensor, times: Tensor, ch_names: tuple[str, ...]) -> Reconstruction:
         fine, coarse = reconstruct(masked)
-        return Reconstruction(fine, coarse, (masked, masked))
+        return Reconstruction({"fine": fine, "coarse": coarse}, Features(masked, masked))
 
     objective.model.reconstruct = answer  # type: ignore[method-assign]
     if unmasked:
@@ -571,9 +576,154 @@ def test_auxiliary_heads_of_the_published_layout_have_no_targets(
         tiny_pretraining(model__name="spechinet-published")
 
 
+# composed: DARE-EEG that restores, SpecHi-Net that aligns
+
+
+COMPOSED: dict[str, dict[str, Any]] = {
+    "dare-restoration": {
+        "model.patch_size": 50,
+        "model.embed_dim": 16,
+        "model.n_heads": 2,
+        "objective.n_chans": 6,
+    },
+    "spechinet-aligned": {
+        "model.stem_dim": 4,
+        "model.embed_dim": 8,
+        "model.bottleneck_dim": 8,
+        "model.n_heads": 2,
+        "objective.n_chans": 4,
+        "objective.momentum": [0.5, 0.9],
+    },
+}
+
+
+def composed(name: str, **changes: object) -> PretrainingConfig:
+    """A shipped configuration, small."""
+    fields: dict[str, Any] = {
+        **COMPOSED[name],
+        "model.sfreq": 100,
+        "objective.mask.n_fft": 200,
+        "objective.mask.hop": 100,
+        "window_seconds": 4,
+        "window_step": None,
+        "validation_share": 0.34,
+        "max_validation_windows": 6,
+        "training.steps": 8,
+        "training.batch_size": 4,
+        "training.log_every": 4,
+        "training.validate_every": 4,
+        "training.save_every": 4,
+    }
+    fields |= {key.replace("__", "."): value for key, value in changes.items()}
+    return load_config(PretrainingConfig, name, fields)
+
+
+@pytest.fixture(scope="module", params=list(COMPOSED))
+def composed_run(
+    request: pytest.FixtureRequest, tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of each, on people of two montages; the folder has the configuration's name."""
+    out = tmp_path_factory.mktemp("composed") / str(request.param)
+    pretrain(composed(out.name), tiny_corpus, out, device="cpu", quiet=True)
+    return out
+
+
+def test_what_a_composed_run_leaves(composed_run: Path) -> None:
+    aligned = composed_run.name == "spechinet-aligned"
+    table = pd.read_parquet(composed_run / "restoration.parquet")
+    assert set(table["signal"]) == set(SIGNALS if aligned else (*SIGNALS[:2], SIGNALS[-1]))
+    assert np.isfinite(table["error"]).all()
+    by_signal = {name: rows["error"].to_numpy() for name, rows in table.groupby("signal")}
+    # both start from the masked input
+    masked, untrained = by_signal["masked input"], by_signal["untrained network"]
+    np.testing.assert_allclose(untrained, masked, rtol=1e-3)
+    assert not np.allclose(by_signal["restored"], masked, rtol=1e-3)
+    with np.load(composed_run / "example.npz", allow_pickle=False) as example:
+        assert example["masked"].shape == example["restored"].shape == example["clean"].shape
+    terms = {"mse", "spectral", "auxiliary"} | ({"anchor", "mask_alignment"} if aligned else set())
+    measured = {"feature_std", "effective_rank", "retrieval", "anchor_unexplained"}
+    for line in read_log(composed_run / "log.jsonl"):
+        assert line["loss"] == pytest.approx(sum(line[term] for term in terms), rel=1e-5)
+        found = measured & set(line)
+        assert found == (measured if aligned and line["split"] == "validation" else set())
+
+
+def test_the_checkpoint_of_a_composed_run_is_the_trained_model(composed_run: Path) -> None:
+    model = load_checkpoint(composed_run / "checkpoint")
+    assert isinstance(model, DareEEG if "dare" in composed_run.name else SpecHiNet)
+    state = torch.load(composed_run / STATE_FILE, weights_only=True)["objective"]
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, state[f"model.{name}"]), name
+    assert record_of(composed_run)["n_parameters"] == model.n_parameters
+
+
+def test_an_interrupted_composed_run_ends_alike(
+    composed_run: Path, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The momentum copy goes on from where it was."""
+    config, out, looks = composed(composed_run.name), tmp_path / "run", iter("ab")
+
+    def interrupted(*arguments: Any) -> dict[str, float]:
+        if next(looks) == "b":
+            raise KeyboardInterrupt
+        return validation_losses(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, "validation_losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(config, tiny_corpus, out, device="cpu", quiet=True)
+    pretrain(config, tiny_corpus, out, resume=True, device="cpu", quiet=True)
+    for name in ("checkpoint/model.safetensors", "restoration.parquet", "config.yaml"):
+        assert (out / name).read_bytes() == (composed_run / name).read_bytes(), name
+    before, after = (torch.load(run / STATE_FILE, weights_only=True) for run in (composed_run, out))
+    for name, weight in before["objective"].items():
+        assert torch.equal(weight, after["objective"][name]), name
+    losses = [[line["loss"] for line in read_log(run / "log.jsonl")] for run in (out, composed_run)]
+    assert losses[0] == losses[1]
+
+
+def test_the_rest_of_the_road_takes_a_composed_run(
+    composed_run: Path, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    checkpoint = composed_run / "checkpoint"
+    task = load_task(tiny_corpus.parent / "task.yaml")
+    probe = AdaptationConfig(penalties=(1.0,))
+    out = tmp_path / "adapted"
+    adapt(probe, checkpoint, task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True)
+    assert set(pd.read_parquet(out / "predictions.parquet")["truth"]) == {"open", "closed"}
+    file = next((tiny_corpus.parent / "recordings").glob("*.edf"))
+    embed(checkpoint, [file], tmp_path / "features.parquet", device="cpu", quiet=True)
+    assert len(pd.read_parquet(tmp_path / "features.parquet")) == 8
+    text = build_report(composed_run, out=tmp_path / "report.html").read_text()
+    aligned = composed_run.name == "spechinet-aligned"
+    assert "Restoration error on people not trained on" in text
+    assert ("Features of people not trained on" in text) == aligned
+    assert ("To it were added" in text) == aligned
+    assert ("arXiv:2605.18298" in text) == (not aligned)
+    assert "both branches" in text or not aligned
+    for wrong in ("is missing", "weighted 0 and 0", *(() if aligned else ("both branches",))):
+        assert wrong not in text
+
+
+def test_nothing_aligned_is_restoration(tiny_corpus: Path, tmp_path: Path) -> None:
+    """The whole run, weight by weight."""
+    off = {"objective__anchor": 0, "objective__mask_alignment": 0}
+    configs = [composed("spechinet-aligned", **off)]
+    plain = configs[0].model_dump()
+    alignments = AlignmentConfig.model_fields.keys()
+    plain["objective"] = {k: v for k, v in plain["objective"].items() if k not in alignments}
+    configs.append(PretrainingConfig.model_validate(plain))
+    assert type(configs[1].objective) is RestorationConfig
+    for number, config in enumerate(configs):
+        pretrain(config, tiny_corpus, tmp_path / str(number), device="cpu", quiet=True)
+    one, other = (load_checkpoint(tmp_path / n / "checkpoint").state_dict() for n in "01")
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 # DARE-EEG: dual alignment
 
 
+ALONE = {"training.steps": 1, "training.epochs": None, "training.batch_size": 1}
 DARE = {"model.name": "dare", "objective.name": "dual-alignment"}
 
 
@@ -728,8 +878,11 @@ def test_what_a_batch_has_no_value_of_does_not_count_for_it(tiny_corpus: Path) -
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"model.name": "dare"}, "goes with the objective dual-alignment, .* to dual-alignment"),
-        ({"objective.name": "dual-alignment"}, "set objective.name to restoration"),
+        ({"model.name": "dare"}, "has no auxiliary heads; .* objective.auxiliary_weights to .0, 0"),
+        ({"objective.name": "dual-alignment"}, "set objective.name to restoration or aligned-"),
+        ({**DARE, "model.restores": "correction"}, "nothing to correct; set model.restores to sig"),
+        ({**DARE, **ALONE}, "set training.batch_size to 2 or more"),
+        ({"objective.name": "aligned-restoration", **ALONE}, "to 2 or more"),
         ({**DARE, "model.parts": "encoder"}, "needs the whole model; set model.parts to all"),
         ({**DARE, "experts": 2}, "only SpecHi-Nets are experts"),
         ({"window_step": 1, "experts": 2}, "leave out window_step"),

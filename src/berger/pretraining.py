@@ -24,14 +24,12 @@ from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.models import (
     DareConfig,
-    DareEEG,
     InputContract,
-    SpecHiNet,
     SpecHiNetConfig,
-    SpecHiNetPublished,
     SpecHiNetPublishedConfig,
 )
 from berger.models.encoders import build_encoder
+from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
 from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
@@ -63,10 +61,16 @@ NetworkConfig = Annotated[
 ]
 ObjectiveConfig = Annotated[
     Annotated[RestorationConfig, Tag("restoration")]
+    | Annotated[AlignedRestorationConfig, Tag("aligned-restoration")]
     | Annotated[DualAlignmentConfig, Tag("dual-alignment")],
     Discriminator(_name_or("restoration")),
 ]
-Objective = Restoration | DualAlignment
+Objective = Restoration | AlignedRestoration | DualAlignment
+OBJECTIVES: dict[type[Config], type[Any]] = {
+    RestorationConfig: Restoration,
+    AlignedRestorationConfig: AlignedRestoration,
+    DualAlignmentConfig: DualAlignment,
+}
 
 
 class PretrainingConfig(Config):
@@ -76,8 +80,9 @@ class PretrainingConfig(Config):
     ----------
     model : SpecHiNetConfig, SpecHiNetPublishedConfig or DareConfig
         The published layout is for comparison; its auxiliary heads are not trained.
-    objective : RestorationConfig or DualAlignmentConfig
-        Restoration for a SpecHi-Net, dual alignment for a DARE-EEG.
+    objective : RestorationConfig, AlignedRestorationConfig or DualAlignmentConfig
+        Any model learns to restore, with or without alignment; dual alignment hides patches, which
+        only a DARE-EEG has.
     training : TrainingConfig
     window_seconds : float
         Length of the windows.
@@ -107,23 +112,36 @@ class PretrainingConfig(Config):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        published = isinstance(self.model, SpecHiNetPublishedConfig)
-        dare = isinstance(self.model, DareConfig)
-        if dare != isinstance(self.objective, DualAlignmentConfig):
+        if isinstance(self.model, DareConfig):
+            if self.model.parts != "all":
+                raise ValueError("pretraining needs the whole model; set model.parts to all")
+            if self.experts > 1:
+                raise ValueError("only SpecHi-Nets are experts; set experts to 1")
+        elif isinstance(self.objective, DualAlignmentConfig):
             raise ValueError(
-                "the model dare goes with the objective dual-alignment, and the others with "
-                f"restoration; set objective.name to {'dual-alignment' if dare else 'restoration'}"
+                "dual-alignment hides patches, which only the model dare has; set objective.name "
+                "to restoration or aligned-restoration"
             )
-        if isinstance(self.model, DareConfig) and self.model.parts != "all":
-            raise ValueError("pretraining needs the whole model; set model.parts to all")
-        if dare and self.experts > 1:
-            raise ValueError("only SpecHi-Nets are experts; set experts to 1")
         if self.window_step is not None and self.experts > 1:
             raise ValueError("experts have windows of their own; leave out window_step")
-        if published and any(getattr(self.objective, "auxiliary_weights", ())):
+        if isinstance(self.objective, RestorationConfig):
+            without = {
+                "spechinet-published": "the auxiliary heads of spechinet-published have no targets",
+                "dare": "the model dare has no auxiliary heads",
+            }.get(self.model.name)
+            if without and any(self.objective.auxiliary_weights):
+                raise ValueError(
+                    f"{without}; to restore, set objective.auxiliary_weights to [0, 0]"
+                )
+        elif self.model.restores != "signal":
             raise ValueError(
-                "the auxiliary heads of spechinet-published have no targets here; set "
-                "objective.auxiliary_weights to [0, 0]"
+                "dual-alignment draws patches that it has hidden, there is nothing to correct; set "
+                "model.restores to signal"
+            )
+        if getattr(self.objective, "mask_alignment", 0) and self.training.batch_size == 1:
+            raise ValueError(
+                "mask alignment tells the windows of a batch apart; set training.batch_size to 2 "
+                "or more, or objective.mask_alignment to 0"
             )
         return self
 
@@ -207,8 +225,7 @@ def pretrain(
     contract.check(preprocessing.sfreq, (), corpus_folder)
     seed = expert_seed(config.seed, expert)
     objective = fresh_objective(config, contract, seed)
-    if isinstance(objective, DualAlignment):
-        _check_montages(objective, everything, validation)
+    _check_montages(objective, everything, validation)
     claim(out, config, resume)
 
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
@@ -270,14 +287,11 @@ def fresh_objective(config: PretrainingConfig, contract: InputContract, seed: in
     """Make the objective, and in it the model, as it stands before the first step."""
     torch.manual_seed(seed)
     model = build_encoder(config.model, contract)
-    if isinstance(config.objective, DualAlignmentConfig):
-        assert isinstance(model, DareEEG)
-        return DualAlignment(model, config.objective)
-    assert isinstance(model, SpecHiNet | SpecHiNetPublished)
-    return Restoration(model, config.objective)
+    objective: Objective = OBJECTIVES[type(config.objective)](model, config.objective)
+    return objective
 
 
-def _check_montages(objective: DualAlignment, *datasets: WindowDataset) -> None:
+def _check_montages(objective: Objective, *datasets: WindowDataset) -> None:
     """Raise BergerError unless the model can read every montage that there are windows of."""
     for windows in datasets:
         montages = {windows.blocks[b].ch_names: windows.blocks[b] for b in set(windows.of_block)}
@@ -411,7 +425,7 @@ def window_errors(
     DataFrame
         ``window, subject, band, signal, error, power``: squared error and clean power in the band,
         summed over electrodes. ``signal`` is the masked input as it is, the restored signal (mean
-        of both branches), or one branch.
+        of all branches), or one of several branches.
     """
     generator = _mask_generator(config)
     rows: list[tuple[int, str, str, str, float, float]] = []
@@ -419,13 +433,10 @@ def window_errors(
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
         masked, _ = objective.mask(clean, generator)
-        restored = objective.restore(masked, batch.starts)
-        guesses = {
-            "masked input": masked,
-            "restored": restored.mean,
-            "fine branch": restored.fine,
-            "coarse branch": restored.coarse,
-        }
+        restored = objective.restore(masked, batch.starts, batch.ch_names)
+        guesses = {"masked input": masked, "restored": restored.mean}
+        if len(restored.branches) > 1:
+            guesses |= {f"{name} branch": guess for name, guess in restored.branches.items()}
         power = band_powers(clean, batch.sfreq)
         number = range(first, first + batch.n_windows)
         for signal, guess in guesses.items():
@@ -469,7 +480,7 @@ def _example(
         if index < batch.n_windows:
             break
         index -= batch.n_windows
-    restored = objective.restore(masked, batch.starts).mean
+    restored = objective.restore(masked, batch.starts, batch.ch_names).mean
     signals = {"clean": clean, "masked": masked, "restored": restored, "gain": gain}
     facts = {
         "sfreq": batch.sfreq,

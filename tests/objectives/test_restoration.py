@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from berger.corpus import Batch
-from berger.models import SpecHiNet, SpecHiNetConfig
+from berger.errors import BergerError
+from berger.models import (
+    DareConfig,
+    DareEEG,
+    Features,
+    Reconstruction,
+    SpecHiNet,
+    SpecHiNetConfig,
+)
 from berger.objectives.restoration import (
     Restoration,
     RestorationConfig,
@@ -109,10 +117,8 @@ def test_the_target_is_the_clean_signal() -> None:
     masked, gain = restoration.mask(signal, torch.Generator().manual_seed(3))
     assert gain.shape == (4, 201, 11)
 
-    def returns_its_input(x: Tensor, times: Tensor) -> object:
-        from berger.models import Reconstruction
-
-        return Reconstruction(x, x, (torch.zeros(4, 2, 2, 136), torch.zeros(4, 2, 2, 34)))
+    def returns_its_input(x: Tensor, times: Tensor, ch_names: object) -> Reconstruction:
+        return Reconstruction({"fine": x, "coarse": x}, Features(x, x))
 
     restoration.model.reconstruct = returns_its_input  # type: ignore[method-assign, assignment]
     losses = restoration(batch_of(signal), torch.Generator().manual_seed(3))
@@ -122,16 +128,79 @@ def test_the_target_is_the_clean_signal() -> None:
 
 def test_fewer_electrodes_are_drawn_anew_for_each_batch() -> None:
     restoration = objective(n_chans=2)
+    whole = batch_of(20 * torch.randn(2, 5, 800))
     seen = []
     reconstruct = restoration.model.reconstruct
 
-    def spy(signal: Tensor, times: Tensor) -> object:
-        seen.append(signal.shape)
-        return reconstruct(signal, times)
+    def spy(signal: Tensor, times: Tensor, ch_names: tuple[str, ...]) -> object:
+        seen.append((signal.shape, len(set(ch_names))))
+        # the names are those of the signals
+        batch = whole.signal()
+        for name, row in zip(ch_names, signal.unbind(1), strict=True):
+            alike = torch.cosine_similarity(row[:, None], batch, dim=-1).mean(0).argmax()
+            assert whole.ch_names[alike] == name
+        return reconstruct(signal, times, ch_names)
 
     restoration.model.reconstruct = spy  # type: ignore[method-assign, assignment]
-    restoration(batch_of(20 * torch.randn(2, 5, 800)), torch.Generator().manual_seed(0))
-    assert seen == [torch.Size((2, 2, 800))]
+    for seed in range(3):
+        restoration(whole, torch.Generator().manual_seed(seed))
+    assert seen == 3 * [(torch.Size((2, 2, 800)), 2)]
+
+
+NAMES = ("Fp1", "C3", "C4", "O2")
+
+
+def dare(restores: str = "correction", **changes: object) -> Restoration:
+    torch.manual_seed(0)
+    config = DareConfig.model_validate(
+        {"embed_dim": 16, "n_heads": 2, "restores": restores, "sfreq": 200, "patch_size": 50}
+    )
+    fields = {"auxiliary_weights": (0, 0), **changes}
+    return Restoration(DareEEG(config), RestorationConfig.model_validate(fields))
+
+
+def dare_batch(n_times: int = 800) -> Batch:
+    signal = 20 * torch.randn(3, 4, n_times, generator=torch.Generator().manual_seed(1))
+    return batch_of(signal)._replace(ch_names=NAMES)
+
+
+def test_dare_learns_to_restore() -> None:
+    """The same objective: one branch, and every part of the network has a gradient."""
+    restoration = dare("signal", spectral_weight=0.02)
+    losses = restoration(dare_batch(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses["loss"], losses["mse"] + losses["spectral"])
+    losses["loss"].backward()
+    idle = {"model.predictor.mask_token"}  # every step is seen
+    found = {n for n, p in restoration.named_parameters() if p.grad is not None and p.grad.any()}
+    assert found == {n for n, _ in restoration.named_parameters()} - idle
+
+
+@pytest.mark.parametrize("restores", ["correction", "map"])
+def test_a_correction_starts_from_the_masked_input(restores: str) -> None:
+    restoration, batch = dare(restores), dare_batch()
+    clean = batch.signal()
+    masked, _ = restoration.mask(clean, torch.Generator().manual_seed(0))
+    restored = restoration.restore(masked, batch.starts, NAMES)
+    assert list(restored.branches) == ["reconstructor"]
+    torch.testing.assert_close(restored.mean, masked, rtol=1e-4, atol=1e-4)
+    wanted = ((masked - clean) / 10).square().mean()
+    losses = restoration(batch, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(losses["mse"], wanted, rtol=1e-4, atol=0)
+
+
+def test_what_a_model_has_no_heads_for_is_not_left_out_in_silence() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        dare(auxiliary_weights=(0.3, 0.2))(dare_batch(), torch.Generator().manual_seed(0))
+
+
+def test_windows_that_dare_cannot_read_are_told_before_training() -> None:
+    restoration = dare()
+    restoration.check(800, NAMES)
+    with pytest.raises(BergerError, match="no multiple of a patch's 50"):
+        restoration.check(810, NAMES)
+    with pytest.raises(BergerError, match="no embedding for X9"):
+        restoration.check(800, ("C3", "X9"))
+    objective().check(810, ("X9",))  # a SpecHi-Net reads any
 
 
 def test_times_of_the_windows_of_a_recording() -> None:

@@ -18,11 +18,12 @@ from berger.models.contract import (
     EuclideanAlignment,
     Features,
     InputContract,
+    Reconstruction,
 )
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
 from berger.models.encoders import ENCODERS
 from berger.models.heads import Classifier, ClassifierConfig
-from berger.models.spechinet import Reconstruction, SpecHiNet, SpecHiNetConfig
+from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
 from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
 from berger.models.specmoe import MixtureConfig, SpecMoE, SpecMoEConfig
 

@@ -115,6 +115,30 @@ class Features:
     summary: Tensor
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What a model makes of a masked signal.
+
+    Attributes
+    ----------
+    branches : dict of str to Tensor, shape (batch, n_chans, n_times)
+        Guesses at the clean signal in microvolts, by the part of the network that makes them.
+    features : Features
+        What its encoder knows of the masked signal.
+    auxiliary : tuple of Tensor
+        Guesses at a low rate, where a network has heads for them.
+    """
+
+    branches: dict[str, Tensor]
+    features: Features
+    auxiliary: tuple[Tensor, ...] = ()
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the branches (batch, n_chans, n_times) in microvolts: the best single guess."""
+        return torch.stack(list(self.branches.values())).mean(0)
+
+
 class EEGModel(nn.Module):
     """Base of every model: a configuration, a contract, and a way to disk.
 

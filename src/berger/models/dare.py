@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from berger.channels import canonical_names, positions
 from berger.configuration import Config
 from berger.errors import BergerError
-from berger.models.contract import Encoder, Features, InputContract
-from berger.models.layers import PreNormAttentionLayer
+from berger.models.contract import Encoder, Features, InputContract, Reconstruction
+from berger.models.layers import MapGain, PreNormAttentionLayer
 
 _TABLE = """
                 Fp1 Fpz Fp2
@@ -94,6 +94,11 @@ class DareConfig(Config):
         Attention heads; a head's width must be a multiple of 4.
     parts : {"all", "encoder"}
         "encoder" leaves out what only pretraining needs.
+    restores : {"signal", "correction", "map"}
+        What `reconstruct` takes the reconstructor's patches for: the whole signal; what has to be
+        added to the masked input; or that, after the input's STFT map was multiplied by a gain
+        that a linear layer reads from the predictor's features, the same for all electrodes. The
+        latter two start from the input.
     unknown_electrodes : {"refuse", "nearest"}
         What becomes of electrodes without an embedding: an error, or they take the embedding of
         the nearest electrode that has one, which a warning says.
@@ -110,6 +115,7 @@ class DareConfig(Config):
     reconstructor_depth: int = Field(4, ge=1)
     n_heads: int = Field(4, ge=1)
     parts: Literal["all", "encoder"] = "all"
+    restores: Literal["signal", "correction", "map"] = "signal"
     unknown_electrodes: Literal["refuse", "nearest"] = "refuse"
 
     @model_validator(mode="after")
@@ -162,6 +168,10 @@ class DareEEG(Encoder):
         if config.parts == "all":
             self.predictor = DarePredictor(config)
             self.reconstructor = DareReconstructor(config)
+            if config.restores != "signal":
+                nn.init.zeros_(self.reconstructor.out.weight)
+            if config.restores == "map":
+                self.map_gain = MapGain(config.n_streams * config.embed_dim, config.sfreq)
         self._montages: dict[tuple[str, ...], list[int]] = {}
 
     def forward_features(
@@ -200,9 +210,40 @@ class DareEEG(Encoder):
         if visible is not None:
             visible = torch.as_tensor(visible, device=scaled.device)
             _check_visible(visible, scaled.shape[1], scaled.shape[2] // self.config.patch_size)
-        features = self.encoder(scaled, electrodes, visible)
-        tokens = rearrange(features, "batch steps streams dim -> batch (steps streams) dim")
-        return Features(tokens=tokens, summary=tokens.mean(1))
+        return _features(self.encoder(scaled, electrodes, visible))
+
+    def reconstruct(
+        self,
+        signal: Tensor,
+        times: Tensor | None = None,
+        ch_names: Sequence[str] | None = None,
+    ) -> Reconstruction:
+        """Restore the clean signal from a masked one of which every patch is seen.
+
+        The predictor, which sees every step, hands its features to the reconstructor, which is
+        asked for every patch. Parameters as in `forward_features`.
+        """
+        scaled, electrodes = self.prepare(signal, ch_names)
+        n_chans, n_times = scaled.shape[1:]
+        steps = torch.arange(n_times // self.config.patch_size, device=scaled.device)
+        every = torch.arange(len(steps) * n_chans, device=scaled.device)
+        features = self.encoder(scaled, electrodes)
+        predicted, _ = self.predictor(features, steps, len(steps))
+        patches = self.reconstructor(predicted, every, electrodes)
+        restored = rearrange(
+            patches, "batch (steps chans) size -> batch chans (steps size)", chans=n_chans
+        ).to(scaled.dtype)
+        if self.config.restores == "map":
+            steps_last = rearrange(
+                predicted, "batch steps streams dim -> batch (streams dim) steps"
+            )
+            restored = restored + self.map_gain(scaled, steps_last)
+        elif self.config.restores == "correction":
+            restored = restored + scaled
+        return Reconstruction(
+            branches={"reconstructor": restored * self.config.scale},
+            features=_features(features),
+        )
 
     @property
     def embed_dim(self) -> int:
@@ -426,6 +467,12 @@ class DareReconstructor(nn.Module):
             x = layer(x, _times(times)[None])
         patches: Tensor = self.out(self.norm(x[:, known.shape[1] :]))
         return patches
+
+
+def _features(features: Tensor) -> Features:
+    """Tokens of steps and streams (batch, n_steps, n_streams, dim), time-major."""
+    tokens = rearrange(features, "batch steps streams dim -> batch (steps streams) dim")
+    return Features(tokens=tokens, summary=tokens.mean(1))
 
 
 def patches_at(signal: Tensor, indices: Tensor, patch_size: int) -> Tensor:

@@ -9,14 +9,20 @@ from pydantic import Field
 from berger.configuration import Config
 from berger.models.contract import Encoder, InputContract
 from berger.models.dare import DareConfig, DareEEG
-from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
-from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
+from berger.models.spechinet import SpecHiNet, SpecHiNetConfig, SpecHiNetEncoder
+from berger.models.spechinet_published import (
+    SpecHiNetPublished,
+    SpecHiNetPublishedConfig,
+    SpecHiNetPublishedEncoder,
+)
 from berger.models.specmoe import SpecMoE, SpecMoEConfig
 
 EncoderConfig = Annotated[
     SpecHiNetConfig | SpecHiNetPublishedConfig | SpecMoEConfig | DareConfig,
     Field(discriminator="name"),
 ]
+Restorer = SpecHiNet | SpecHiNetPublished | DareEEG
+"""Models that can draw a signal from their features: they have `reconstruct`."""
 ENCODERS: dict[type[Config], type[Any]] = {
     SpecHiNetConfig: SpecHiNet,
     SpecHiNetPublishedConfig: SpecHiNetPublished,
@@ -29,3 +35,18 @@ def build_encoder(config: Config, contract: InputContract | None = None) -> Enco
     """Build an encoder with fresh weights from one of the configurations in `ENCODERS`."""
     encoder: Encoder = ENCODERS[type(config)](config, contract)
     return encoder
+
+
+def encoding_half(model: Restorer) -> Encoder:
+    """Return a copy of a model with no more than `forward_features` needs."""
+    half: Encoder
+    if isinstance(model, DareEEG):
+        alone = model.config.model_copy(update={"parts": "encoder"})
+        half = DareEEG(alone, model.contract)
+    elif isinstance(model, SpecHiNetPublished):
+        half = SpecHiNetPublishedEncoder(model.config, model.contract)
+    else:
+        half = SpecHiNetEncoder(model.config, model.contract)
+    weights = model.state_dict()
+    half.load_state_dict({name: weights[name] for name in half.state_dict()})
+    return half

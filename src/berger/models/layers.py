@@ -1,4 +1,4 @@
-"""Layers that several models share: rotary positions, attention, weights of limited norm."""
+"""Layers that several models share: rotary attention, weights of limited norm, a map's gain."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
+
+from berger.spectral import apply_gain, map_shape
 
 
 def rotate(x: Tensor, times: Tensor, base: float = 10_000.0) -> Tensor:
@@ -135,6 +137,45 @@ class PreNormAttentionLayer(nn.Module):
         y = tokens + self.out(joined)
         out: Tensor = y + self.feedforward(self.norm_feedforward(y))
         return out
+
+
+class MapGain(nn.Module):
+    """Multiply a signal's STFT map by a gain that is read from features; one at the start.
+
+    The mask that is to be undone is itself a gain on this map (2-s Hann windows, 1-s steps).
+
+    Parameters
+    ----------
+    dim : int
+        Width of the features.
+    sfreq : float
+        Sampling rate in Hz.
+    """
+
+    def __init__(self, dim: int, sfreq: float) -> None:
+        super().__init__()
+        self.hop = round(sfreq)
+        n_bins, _ = map_shape(0, 2 * self.hop, self.hop)
+        self.log_gain = nn.Linear(dim, n_bins)
+        nn.init.zeros_(self.log_gain.weight)
+        nn.init.zeros_(self.log_gain.bias)
+
+    def forward(self, signal: Tensor, x: Tensor) -> Tensor:
+        """Filter signals (batch, n_chans, n_times), all channels alike, by a map (batch, dim, t).
+
+        The steps of the features, of about a quarter of a second, cover the window evenly.
+        """
+        n_fft = 2 * self.hop
+        _, n_frames = map_shape(signal.shape[-1], n_fft, self.hop)
+        smooth = F.avg_pool1d(x, 5, stride=1, padding=2, count_include_pad=False)
+        step = signal.shape[-1] / smooth.shape[-1]
+        centres = torch.arange(n_frames, device=x.device) * self.hop  # frame m is centred here
+        nearest = (centres / step - 0.5).round().long().clamp(0, smooth.shape[-1] - 1)
+        frames = smooth[..., nearest]
+        # e³: a bin left with a twentieth of its amplitude can be brought back
+        log_gain = self.log_gain(rearrange(frames, "batch dim m -> batch m dim"))
+        gain = log_gain.to(signal.dtype).clamp(max=3.0).exp()
+        return apply_gain(signal, rearrange(gain, "batch m bins -> batch bins m"), n_fft, self.hop)
 
 
 def _rotate_first_half(x: Tensor, times: Tensor) -> Tensor:

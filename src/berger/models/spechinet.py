@@ -39,9 +39,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
-from berger.models.contract import Encoder, Features, InputContract
-from berger.models.layers import RotaryAttentionLayer
-from berger.spectral import apply_gain, map_shape
+from berger.models.contract import Encoder, Features, InputContract, Reconstruction
+from berger.models.layers import MapGain, RotaryAttentionLayer
 
 LENGTH_MULTIPLE = 120
 SHORTEST = 360
@@ -97,27 +96,23 @@ class SpecHiNetConfig(SpecHiNetSize):
     name: Literal["spechinet"] = "spechinet"
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """Restored signals.
+class SpecHiNetReconstruction(Reconstruction):
+    """Restored signals: the branches "fine" and "coarse", in microvolts.
 
-    Attributes
-    ----------
-    fine, coarse : Tensor, shape (batch, n_chans, n_times)
-        Microvolts.
-    auxiliary : tuple of Tensor, shapes (batch, n_chans, 2, T/15) and (batch, n_chans, 2, T/60)
-        Low-rate restorations from up2 and attention3 by the fine and the coarse half, in
-        microvolts; T is n_times padded to what the network needs.
+    ``auxiliary`` has the low-rate restorations from up2 and attention3 by the fine and the coarse
+    half, in microvolts: (batch, n_chans, 2, T/15) and (batch, n_chans, 2, T/60), T being n_times
+    padded to what the network needs.
     """
 
-    fine: Tensor
-    coarse: Tensor
-    auxiliary: tuple[Tensor, Tensor]
+    @property
+    def fine(self) -> Tensor:
+        """By the fine branch (batch, n_chans, n_times)."""
+        return self.branches["fine"]
 
     @property
-    def mean(self) -> Tensor:
-        """Mean of both branches (batch, n_chans, n_times) in microvolts: the best single guess."""
-        return (self.fine + self.coarse) / 2
+    def coarse(self) -> Tensor:
+        """By the coarse branch (batch, n_chans, n_times)."""
+        return self.branches["coarse"]
 
 
 @dataclass(frozen=True)
@@ -185,8 +180,7 @@ class SpecHiNetEncoder(Encoder):
         """
         self.check_names(signal, ch_names)
         padded, times = self._prepare(signal, times)
-        tokens = self._to_tokens(self._encode(padded, times).embedding, signal.shape[1])
-        return Features(tokens=tokens, summary=tokens.mean(1))
+        return self._features(self._encode(padded, times), signal.shape[1])
 
     def channel_embedding(self, signal: Tensor, times: Tensor | None = None) -> Tensor:
         """Return the embedding of each electrode (batch, n_chans, embed_dim, steps).
@@ -217,7 +211,7 @@ class SpecHiNetEncoder(Encoder):
         self.auxiliary_up2 = nn.Linear(mid, n_auxiliary)
         self.auxiliary_up1 = nn.Linear(mid, n_auxiliary)
         if config.restores == "map":
-            self.map_gain = MapGain(mid, config.sfreq)
+            self.map_gain = MapGain(2 * mid, config.sfreq)
         if config.zero_start:
             self.up3.start_at_zero()
 
@@ -265,6 +259,17 @@ class SpecHiNetEncoder(Encoder):
         x = self._attend(self.attention2, x, n_chans, _stage_times(times, 120))
         return Stages(down1, down2, down3, embedding=self.bottom2(x))
 
+    def _features(self, encoded: Stages, n_chans: int) -> Features:
+        tokens = self._to_tokens(encoded.embedding, n_chans)
+        return Features(tokens=tokens, summary=tokens.mean(1))
+
+    def _filtered(self, signal: Tensor, x: Tensor) -> Tensor:
+        """Filter every electrode by its features (batch·n_chans, dim, 2t), fine and coarse."""
+        halves = rearrange(x, "bc dim (half t) -> bc (half dim) t", half=2)
+        each = rearrange(signal, "batch chans times -> (batch chans) 1 times")
+        filtered: Tensor = self.map_gain(each, halves)
+        return filtered.view_as(signal)
+
     def _attend(self, layer: nn.Module, x: Tensor, n_chans: int, times: Tensor) -> Tensor:
         """Let all electrodes' steps (batch·n_chans, dim, steps) attend to one another."""
         every_time = repeat(times, "b t -> b (c t)", c=n_chans)
@@ -294,8 +299,14 @@ class SpecHiNet(SpecHiNetEncoder):
         super().__init__(config, contract)
         self._add_decoder(n_auxiliary=1)
 
-    def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
+    def reconstruct(
+        self,
+        signal: Tensor,
+        times: Tensor | None = None,
+        ch_names: Sequence[str] | None = None,
+    ) -> SpecHiNetReconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`."""
+        self.check_names(signal, ch_names)
         padded, times = self._prepare(signal, times)
         n_chans, n_times = signal.shape[1:]
         encoded = self._encode(padded, times)
@@ -311,12 +322,15 @@ class SpecHiNet(SpecHiNetEncoder):
             for y in (fine, coarse)
         )
         if self.config.restores != "signal":
-            start = self.map_gain(padded, up1) if self.config.restores == "map" else padded
+            start = self._filtered(padded, up1) if self.config.restores == "map" else padded
             fine, coarse = fine + start, coarse + start
         scale = self.config.scale
-        return Reconstruction(
-            fine=fine[..., :n_times].to(padded.dtype) * scale,
-            coarse=coarse[..., :n_times].to(padded.dtype) * scale,
+        return SpecHiNetReconstruction(
+            branches={
+                "fine": fine[..., :n_times].to(padded.dtype) * scale,
+                "coarse": coarse[..., :n_times].to(padded.dtype) * scale,
+            },
+            features=self._features(encoded, n_chans),
             auxiliary=(
                 self._low_rate(self.auxiliary_up2, x, n_chans).to(padded.dtype) * scale,
                 self._low_rate(self.auxiliary_up1, up1, n_chans).to(padded.dtype) * scale,
@@ -512,38 +526,6 @@ class Up3(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fine, coarse = x.chunk(2, dim=-1)
         return self.fine(fine), self.coarse(coarse)
-
-
-class MapGain(nn.Module):
-    """Multiply a signal's STFT map by a gain that is read from features; one at the start.
-
-    The mask that is to be undone is itself a gain on this map (2-s Hann windows, 1-s steps).
-    """
-
-    def __init__(self, dim: int, sfreq: float) -> None:
-        super().__init__()
-        self.hop = round(sfreq)
-        n_bins, _ = map_shape(0, 2 * self.hop, self.hop)
-        self.log_gain = nn.Linear(2 * dim, n_bins)
-        nn.init.zeros_(self.log_gain.weight)
-        nn.init.zeros_(self.log_gain.bias)
-
-    def forward(self, signal: Tensor, x: Tensor) -> Tensor:
-        """Filter signals (batch, n_chans, T) by features (batch·n_chans, dim, 2t)."""
-        n_fft = 2 * self.hop
-        _, n_frames = map_shape(signal.shape[-1], n_fft, self.hop)
-        halves = rearrange(x, "bc dim (half t) -> bc (half dim) t", half=2)
-        smooth = F.avg_pool1d(halves, 5, stride=1, padding=2, count_include_pad=False)  # 1.5 s
-        step = signal.shape[-1] / smooth.shape[-1]
-        centres = torch.arange(n_frames, device=x.device) * self.hop  # frame m is centred here
-        nearest = (centres / step - 0.5).round().long().clamp(0, smooth.shape[-1] - 1)
-        frames = smooth[..., nearest]
-        # e³: a bin left with a twentieth of its amplitude can be brought back
-        log_gain = self.log_gain(rearrange(frames, "bc dim m -> bc m dim"))
-        gain = log_gain.to(signal.dtype).clamp(max=3.0).exp()
-        flat = rearrange(signal, "batch chans times -> (batch chans) 1 times")
-        filtered = apply_gain(flat, rearrange(gain, "bc m bins -> bc bins m"), n_fft, self.hop)
-        return rearrange(filtered, "(b chans) 1 times -> b chans times", chans=signal.shape[1])
 
 
 class SameConv1d(nn.Conv1d):

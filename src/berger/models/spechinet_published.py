@@ -22,6 +22,7 @@ docs/decisions/0014-published-layout.md lists what else differs.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -35,8 +36,8 @@ from berger.models.contract import InputContract
 from berger.models.layers import RotaryAttentionLayer, rotate
 from berger.models.spechinet import (
     SHORTEST,
-    Reconstruction,
     SpecHiNetEncoder,
+    SpecHiNetReconstruction,
     SpecHiNetSize,
     Stages,
 )
@@ -262,12 +263,18 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
         super().__init__(config, contract)
         self._add_decoder(config.n_auxiliary)
 
-    def reconstruct(self, signal: Tensor, times: Tensor | None = None) -> Reconstruction:
+    def reconstruct(
+        self,
+        signal: Tensor,
+        times: Tensor | None = None,
+        ch_names: Sequence[str] | None = None,
+    ) -> SpecHiNetReconstruction:
         """Restore the clean signal from a masked one; parameters as in `forward_features`.
 
         The auxiliary restorations are (batch, n_auxiliary, n_chans · 2T/15) and
         (batch, n_auxiliary, n_chans · 2T/60): all tokens in a row for each output.
         """
+        self.check_names(signal, ch_names)
         padded, times = self._prepare(signal, times)
         n_chans, n_times = signal.shape[1:]
         encoded = self._encode(padded, times)
@@ -291,7 +298,7 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
                 each = rearrange(
                     tokens1, "batch (chans t) dim -> (batch chans) dim t", chans=n_chans
                 )
-                start = self.map_gain(padded, each)
+                start = self._filtered(padded, each)
             fine, coarse = fine + start, coarse + start
         scale = self.config.scale
         fine, coarse = fine * scale, coarse * scale
@@ -299,7 +306,8 @@ class SpecHiNetPublished(SpecHiNetPublishedEncoder):
             _to_map(self.auxiliary_up2(tokens2)) * scale,
             _to_map(self.auxiliary_up1(tokens1)) * scale,
         )
-        return Reconstruction(fine[..., :n_times], coarse[..., :n_times], auxiliary)
+        branches = {"fine": fine[..., :n_times], "coarse": coarse[..., :n_times]}
+        return SpecHiNetReconstruction(branches, self._features(encoded, n_chans), auxiliary)
 
 
 def _by_electrode(x: Tensor, n_chans: int) -> Tensor:

@@ -3,6 +3,8 @@
 arXiv 2603.16739; per restored signal MSE + 0.02 · spectral distance, both branches summed, plus
 the same at low rate for two auxiliary heads. The published trainer compares with the masked input
 instead of the clean signal; that is a fault of the program, not the method.
+
+Any model that can draw signals learns by it; one without auxiliary heads without their terms.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from torch import Tensor, nn
 from berger.configuration import Config
 from berger.corpus import Batch
 from berger.masking.gaussian import GaussianMaskConfig, draw_gain, mask_signal
-from berger.models import Reconstruction, SpecHiNet, SpecHiNetPublished
+from berger.models import DareEEG, Reconstruction
+from berger.models.encoders import Restorer
 from berger.spectral import downsample, stft
 
 AUXILIARY_STEPS = (15, 60)
@@ -41,7 +44,8 @@ class RestorationConfig(Config):
     spectral_weight : float
         Weight of the distance between STFT magnitudes, beside the mean squared error.
     auxiliary_weights : tuple of float
-        Weights of the low-rate restorations from up2 and up1.
+        Weights of the low-rate restorations from up2 and up1 of a SpecHi-Net; zeros for models
+        that have none.
     n_fft, hop : int
         STFT of the spectral distance in samples; at low rate the window keeps its seconds.
     n_chans : int, optional
@@ -63,12 +67,13 @@ class Restoration(nn.Module):
 
     Parameters
     ----------
-    model : SpecHiNet or SpecHiNetPublished
+    model : SpecHiNet, SpecHiNetPublished or DareEEG
     config : RestorationConfig
-        For the published layout, whose auxiliary heads answer otherwise, without their weights.
+        For the published layout, whose auxiliary heads answer otherwise, and for DARE-EEG, which
+        has none, without their weights.
     """
 
-    def __init__(self, model: SpecHiNet | SpecHiNetPublished, config: RestorationConfig) -> None:
+    def __init__(self, model: Restorer, config: RestorationConfig) -> None:
         super().__init__()
         self.model = model
         self.config = config
@@ -83,29 +88,39 @@ class Restoration(nn.Module):
         generator : torch.Generator
             Source of the masks and of the choice of electrodes; on the CPU.
         """
-        clean = batch.signal(self.device)
-        n_chans, wanted = clean.shape[1], self.config.n_chans
-        if wanted is not None and wanted < n_chans:
-            chosen = torch.randperm(n_chans, generator=generator)[:wanted]
-            clean = clean[:, chosen.to(clean.device)]
+        clean, ch_names = self.choose(batch, generator)
         masked, _ = self.mask(clean, generator)
-        restored = self.restore(masked, batch.starts)
+        restored = self.restore(masked, batch.starts, ch_names)
         return restoration_losses(restored, clean, self.model.config.scale, self.config)
+
+    def check(self, n_times: int, ch_names: tuple[str, ...]) -> None:
+        """Raise BergerError if windows of this length and montage cannot be learned from."""
+        if isinstance(self.model, DareEEG):  # the others read any
+            self.model.prepare(torch.empty(1, len(ch_names), n_times), ch_names)
 
     @property
     def device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
 
-    def pretrained(self) -> SpecHiNet | SpecHiNetPublished:
+    def pretrained(self) -> Restorer:
         """Return the model as it goes into the checkpoint, in evaluation mode."""
         return self.model.eval()
 
-    def restore(self, masked: Tensor, starts: Tensor) -> Reconstruction:
+    def choose(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, tuple[str, ...]]:
+        """Return the clean signal of the electrodes that are to be restored, and their names."""
+        clean, ch_names = batch.signal(self.device), batch.ch_names
+        wanted = self.config.n_chans
+        if wanted is not None and wanted < len(ch_names):
+            chosen = torch.randperm(len(ch_names), generator=generator)[:wanted]
+            clean = clean[:, chosen.to(clean.device)]
+            ch_names = tuple(ch_names[place] for place in chosen.tolist())
+        return clean, ch_names
+
+    def restore(self, masked: Tensor, starts: Tensor, ch_names: tuple[str, ...]) -> Reconstruction:
         """Let the model restore windows (batch, n_chans, n_times) that begin at sample `starts`."""
-        return self.model.reconstruct(
-            masked, window_times(starts.to(masked.device), masked.shape[-1])
-        )
+        times = window_times(starts.to(masked.device), masked.shape[-1])
+        return self.model.reconstruct(masked, times, ch_names)
 
     def mask(self, signal: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return the masked signal (batch, n_chans, n_times) and the gain that masked it."""
@@ -151,21 +166,22 @@ def restoration_losses(
     Returns
     -------
     Losses
-        ``mse`` and ``spectral`` (weighted) summed over both branches, ``auxiliary`` (weighted),
+        ``mse`` and ``spectral`` (weighted) summed over the branches, ``auxiliary`` (weighted),
         and their sum ``loss``.
     """
     clean = clean / scale
-    branches = (restored.fine / scale, restored.coarse / scale)
+    branches = [branch / scale for branch in restored.branches.values()]
     mse = sum_of(squared_error(branch, clean, config.pre_emphasis) for branch in branches)
     spectral = config.spectral_weight * sum_of(
         spectral_distance(branch, clean, config.n_fft, config.hop) for branch in branches
     )
     auxiliary = clean.new_zeros(())
-    for weight, head, factor in zip(
-        config.auxiliary_weights, restored.auxiliary, AUXILIARY_STEPS, strict=True
-    ):
-        if weight:
-            auxiliary = auxiliary + weight * auxiliary_loss(head / scale, clean, factor, config)
+    if any(config.auxiliary_weights):
+        for weight, head, factor in zip(
+            config.auxiliary_weights, restored.auxiliary, AUXILIARY_STEPS, strict=True
+        ):
+            if weight:
+                auxiliary = auxiliary + weight * auxiliary_loss(head / scale, clean, factor, config)
     loss = mse + spectral + auxiliary
     return {"loss": loss, "mse": mse, "spectral": spectral, "auxiliary": auxiliary}
 

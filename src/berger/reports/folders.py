@@ -215,8 +215,13 @@ def model_name(config: Mapping[str, Any]) -> str:
 
 
 def aligns(config: Mapping[str, Any]) -> bool:
-    """Tell whether a run's objective is dual alignment, which leaves no restored signals."""
-    return mapping(config, "objective").get("name") == "dual-alignment"
+    """Tell whether a run's objective aligns features, so that its log has measures of them."""
+    return mapping(config, "objective").get("name") in ("dual-alignment", "aligned-restoration")
+
+
+def restores(config: Mapping[str, Any]) -> bool:
+    """Tell whether a run's objective restores whole signals, so that it leaves some."""
+    return mapping(config, "objective").get("name") != "dual-alignment"
 
 
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from berger import __version__
 from berger.errors import BergerError
 from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enumeration
 from berger.reports.corpus_groups import SCALP, hours_text, listed, species_of, subjects_noun
-from berger.reports.folders import Part, Run, aligns, mapping, model_name
+from berger.reports.folders import Part, Run, aligns, mapping, model_name, restores
 
 SPECMOE = (
     "Darankoum D., Habermacher C., Volle J., Grudinin S. SpecMoE: Spectral Mixture-of-Experts "
@@ -164,15 +164,16 @@ def _pretraining(run: Run, cite: Cite) -> str:
     size = f" ({record['n_parameters']:,} parameters)" if "n_parameters" in record else ""
     seconds = record.get("window_seconds", config.get("window_seconds"))
     windows = f"windows of {seconds:g} s" if seconds else "windows"
-    if aligns(config):
-        text = f"{name}{cite(DARE)}{size}, was pretrained without labels on {windows} of EEG."
+    paper = cite(DARE if name == "DARE-EEG" else SPECMOE)
+    if not restores(config):
+        text = f"{name}{paper}{size}, was pretrained without labels on {windows} of EEG."
         text += _views(mapping(objective, "views"), model) + _alignment(objective)
         return (
             text
             + _optimisation(record, mapping(config, "training"))
             + _watched(record, "measures of features")
         )
-    text = f"{name}{cite(SPECMOE)}{size}, was pretrained without labels to restore {windows} of EEG"
+    text = f"{name}{paper}{size}, was pretrained without labels to restore {windows} of EEG"
     text += f" from a masked version. {_mask(mapping(objective, 'mask'), model.get('sfreq'))}"
     text += _RESTORES.get(model.get("restores", ""), "")
     if n_chans := objective.get("n_chans"):
@@ -186,14 +187,17 @@ def _pretraining(run: Run, cite: Cite) -> str:
                 f" plus {weight:g} times the mean squared difference of short-time Fourier "
                 "magnitudes"
             )
-        text += ", summed over both branches"
-        weights = objective.get("auxiliary_weights")
+        if name != "DARE-EEG":
+            text += ", summed over both branches"
+        weights = objective.get("auxiliary_weights", ())
         text += (
             ", plus that of the two auxiliary outputs, weighted "
             f"{enumeration(f'{weight:g}' for weight in weights)}."
-            if weights
+            if any(weights)
             else "."
         )
+    if aligns(config):
+        text += _beside(objective)
     part = mapping(record, "part")
     if part.get("experts", 1) > 1:
         text += (
@@ -251,6 +255,26 @@ def _alignment(objective: Mapping[str, Any]) -> str:
     if len(momentum := objective.get("momentum", ())) == 2:
         text += f" The copy's momentum went from {momentum[0]:g} to {momentum[1]:g}"
         text += "; it is the encoder that was saved." if objective.get("saves") == "target" else "."
+    return text
+
+
+def _beside(objective: Mapping[str, Any]) -> str:
+    """Say what was aligned beside the restoration."""
+    what = {
+        "anchor": "the mean squared error of the encoder's tokens, through a linear layer, against "
+        "the normalised ones that a momentum copy of the encoder had of the clean window",
+        "mask_alignment": "a contrastive loss by which two masked views of a window are told from "
+        "those of the others of the batch",
+    }
+    terms = [
+        f"{text} (weight {objective[name]:g})" for name, text in what.items() if objective.get(name)
+    ]
+    if not terms:
+        return ""
+    text = f" To it were added {' and '.join(terms)}."
+    momentum = objective.get("momentum", ())
+    if objective.get("anchor") and len(momentum) == 2:
+        text += f" The copy's momentum went from {momentum[0]:g} to {momentum[1]:g}."
     return text
 
 

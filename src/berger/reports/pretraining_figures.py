@@ -30,6 +30,7 @@ Array = npt.NDArray[np.float64]
 
 MEASURES = {
     "anchor_unseen": ("unseen anchors", "error / variance"),
+    "anchor_unexplained": ("anchors", "error / variance"),
     "retrieval": ("windows found by their other view", "share of windows"),
     "effective_rank": ("effective rank of the features", "effective rank"),
     "feature_std": ("standard deviation of the features", "standard deviation"),

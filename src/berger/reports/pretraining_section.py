@@ -20,7 +20,7 @@ from berger.reports.blocks import (
     enumeration,
     topic,
 )
-from berger.reports.folders import Part, Run, aligns, mapping, model_name
+from berger.reports.folders import Part, Run, aligns, mapping, model_name, restores
 
 DRAWN = ("masked input", "untrained network", "restored")
 MOST_SIGNALS, EXAMPLE_SECONDS = 6, 10.0
@@ -34,12 +34,10 @@ def pretraining_section(part: Part) -> Section:
     record = run.record
     numbers: list[Number] = []
     lead = "" if record else "This run has not ended; what it has left so far is shown. "
-    if aligns(run.config):
+    features = topic("Features of people not trained on", lambda: _features(run))
+    if not restores(run.config):
         numbers = _training_numbers(run)
-        topics = [
-            topic("Training", lambda: _training(run)),
-            topic("Features of people not trained on", lambda: _features(run)),
-        ]
+        topics = [topic("Training", lambda: _training(run)), features]
         return Section("Pretraining", part.name, lead + features_verdict(run), numbers, topics)
     try:
         errors = restoration_errors(run)
@@ -53,6 +51,7 @@ def pretraining_section(part: Part) -> Section:
         topic("Pretext task", lambda: _pretext(run)),
         topic("Training", lambda: _training(run)),
         topic("Restoration error on people not trained on", lambda: _restoration(run)),
+        *([features] if aligns(run.config) else []),
     ]
     return Section("Pretraining", part.name, lead, numbers, topics)
 
@@ -286,12 +285,12 @@ def _features(run: Run) -> Iterator[Block]:
     yield Figure(
         images,
         "What the log says of the features besides the losses, which alone can fall while the "
-        "features shrink to a point: then their rank goes to 1 and their deviation to 0. Unseen "
-        "anchors are the target encoder's features at time steps that the first view does not "
-        "see; 1 is the best constant, 0 perfect. A window is found if its second view is the most "
-        "similar one of its batch to the first; by chance that happens once in the size of the "
-        "batch, and views that see the same time steps are found easily even by an untrained "
-        "network.",
+        "features shrink to a point: then their rank goes to 1 and their deviation to 0. Anchors "
+        "are the target encoder's features of the clean signal, unseen ones those at time steps "
+        "that the first view does not see; 1 is the best constant, 0 perfect. A window is found if "
+        "its second view is the most similar one of its batch to the first; by chance that happens "
+        "once in the size of the batch, and views that see the same time steps are found easily "
+        "even by an untrained network.",
     )
 
 
