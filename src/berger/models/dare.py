@@ -94,6 +94,10 @@ class DareConfig(Config):
         Attention heads; a head's width must be a multiple of 4.
     parts : {"all", "encoder"}
         "encoder" leaves out what only pretraining needs.
+    spectrum : bool
+        Whether a patch's token also gets its log power spectrum, through a linear layer of its own.
+        The paper's gets the samples only, of which fast waves are a small part: with fresh weights
+        its features say next to nothing of them (docs/log.md).
     unknown_electrodes : {"refuse", "nearest"}
         What becomes of electrodes without an embedding: an error, or they take the embedding of
         the nearest electrode that has one, which a warning says.
@@ -110,6 +114,7 @@ class DareConfig(Config):
     reconstructor_depth: int = Field(4, ge=1)
     n_heads: int = Field(4, ge=1)
     parts: Literal["all", "encoder"] = "all"
+    spectrum: bool = False
     unknown_electrodes: Literal["refuse", "nearest"] = "refuse"
 
     @model_validator(mode="after")
@@ -286,6 +291,7 @@ class DareEncoder(nn.Module):
         super().__init__()
         dim, self.n_streams, self.patch_size = config.embed_dim, config.n_streams, config.patch_size
         self.embed = nn.Linear(config.patch_size, dim)
+        self.spectrum = PatchSpectrum(config) if config.spectrum else None
         self.electrodes = nn.Embedding(len(ELECTRODES), dim)
         self.summary_tokens = nn.Parameter(torch.empty(1, config.n_streams, dim))
         self.layers = _layers(config, config.encoder_depth)
@@ -308,7 +314,10 @@ class DareEncoder(nn.Module):
         if visible is None:
             n_steps = signal.shape[2] // self.patch_size
             visible = torch.arange(n_steps * n_chans, device=signal.device).view(n_steps, n_chans)
-        tokens = self.embed(patches_at(signal, visible, self.patch_size))
+        patches = patches_at(signal, visible, self.patch_size)
+        tokens = self.embed(patches)
+        if self.spectrum is not None:
+            tokens = tokens + self.spectrum(patches)
         tokens = tokens + self.electrodes(electrodes[visible % n_chans])
         steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
         x = torch.cat((steps, self.summary_tokens.expand(len(steps), -1, -1)), 1)
@@ -316,6 +325,37 @@ class DareEncoder(nn.Module):
             x = layer(x)
         features: Tensor = self.norm(x[:, -self.n_streams :])
         return features.view(len(signal), len(visible), self.n_streams, -1)
+
+
+class PatchSpectrum(nn.Module):
+    """Embeds how much of each frequency is in a patch, whatever its phase.
+
+    Parameters
+    ----------
+    config : DareConfig
+    """
+
+    FLOOR = 1e-4
+    """Power in the network's unit that counts as none; white noise of deviation 1 has some 24."""
+
+    basis: Tensor
+
+    def __init__(self, config: DareConfig) -> None:
+        super().__init__()
+        size = config.patch_size
+        window = torch.hann_window(size, dtype=torch.float64)
+        waves = torch.fft.rfft(torch.diag(window))  # (size, n_bins); a product exports to ONNX
+        basis = torch.cat((waves.real, waves.imag), 1).float()
+        self.register_buffer("basis", basis, persistent=False)
+        self.embed = nn.Linear(size // 2 + 1, config.embed_dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches (..., patch_size) to (..., dim)."""
+        with torch.autocast(patches.device.type, enabled=False):  # powers span many decades
+            real, imaginary = (patches.float() @ self.basis.float()).chunk(2, dim=-1)
+            log_power = (real.square() + imaginary.square() + self.FLOOR).log()
+        embedded: Tensor = self.embed(log_power.to(self.embed.weight.dtype))
+        return embedded
 
 
 class DarePredictor(nn.Module):
