@@ -33,13 +33,17 @@ from berger.models import Encoder, load_checkpoint
 from berger.models.encoders import build_encoder
 from berger.objectives.invariance import OWN_STEPS, SAME_STEPS, invariance
 
-FULL, RANDOM = "full", ", random weights"
+FULL, RANDOM, BAND_POWER = "full", ", random weights", "band power"
 OVERLAP = 0.4
 """Wanted overlap at which kinds are compared person by person."""
 
 
 def references(kind: str) -> list[str]:
-    return [f"{kind.removesuffix(RANDOM)}{RANDOM}", *([FULL] if RANDOM not in kind else [])]
+    """What a kind is compared with; a kind that is not there is left out."""
+    if kind.startswith(BAND_POWER):
+        return []
+    others = [] if kind.endswith(RANDOM) else [f"{kind}{RANDOM}", FULL]
+    return [*others, BAND_POWER]
 
 
 def encoders(run: Path) -> dict[str, Encoder]:
@@ -81,13 +85,13 @@ def probe_part(corpus: Corpus, runs: list[Path]) -> None:
             for kind, encoder in encoders(run).items()
         }
         features |= {
-            "band power": power,
-            "band power, average of the electrodes": np.mean(
+            BAND_POWER: power,
+            f"{BAND_POWER}, average of the electrodes": np.mean(
                 power.reshape(len(power), len(ch_names), -1), axis=1
             ),
         }
         rows += probed(features, question, subject, test, config_of(run).seed)
-    compare(rows, lambda kind: [*references(kind), "band power"])
+    compare(rows, references)
 
 
 def main() -> None:
