@@ -11,59 +11,41 @@ restoration   error under the paper's masks over clean power, band by band, agai
 probe         frozen probe, each against the same network with random weights and band power;
               learned on the people of the pretraining, tested on those it did not see
 gate          mixtures with frozen experts: each gate against none
-
-Everybody's figure is a mean over the seeds that held this person out; intervals are percentiles
-of 2,000 draws of the people.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
+from people import (
+    by_person,
+    compare,
+    config_of,
+    held_out,
+    interval,
+    kind_of,
+    probed,
+    questions,
+    split,
+)
 from torch import Tensor, nn
 
 from berger.adaptation.finetuning import FineTuningConfig, fine_tune, outputs
-from berger.adaptation.probe import embed_windows, fit_probe
+from berger.adaptation.probe import embed_windows
 from berger.configuration import load_config
-from berger.corpus import Corpus, open_corpus, split_subjects
+from berger.corpus import Corpus, open_corpus
 from berger.evaluation.baselines import band_power_features
-from berger.evaluation.protocol import choose_penalty, class_numbers
-from berger.evaluation.strategies import Question
-from berger.models import InputContract, SpecMoE, load_checkpoint
+from berger.models import SpecMoE, load_checkpoint
 from berger.models.encoders import build_encoder
 from berger.models.specmoe import MixtureConfig
 from berger.objectives.restoration import Restoration
 from berger.pretraining import PretrainingConfig, restoration_errors, window_errors
-from berger.tasks import labelled_windows, load_task
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 GATES = ("spectral", "encoding", "softmax", "none")
-
-
-def kind_of(run: Path) -> str:
-    return run.name.rpartition("-")[0]
-
-
-def config_of(run: Path) -> PretrainingConfig:
-    return load_config(PretrainingConfig, run / "config.yaml")
-
-
-def held_out(run: Path) -> list[str]:
-    model = load_checkpoint(run / "checkpoint")
-    return list(model.provenance["subjects"]["validation"])
-
-
-def interval(values: npt.NDArray[np.float64], sign: str = "") -> str:
-    """Mean over people and its interval, as text; "+" as sign for a difference."""
-    drawn = np.random.default_rng(0).integers(len(values), size=(2000, len(values)))
-    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return f"{values.mean():{sign}.3f} ({low:{sign}.3f} to {high:{sign}.3f})"
 
 
 def restoration(corpus: Corpus, runs: list[Path]) -> None:
@@ -98,51 +80,11 @@ def restoration(corpus: Corpus, runs: list[Path]) -> None:
             print(f"{band:<6} {one} − {other}: {interval(difference, '+')}, {share}")
 
 
-def questions(corpus: Corpus, run: Path) -> tuple[Question, npt.NDArray[np.str_], list[str]]:
-    """The task's windows, whose each is, and who was held out."""
-    task = load_task("eegmat")
-    table = labelled_windows(task, corpus)
-    windows = corpus.windows_at(table, task.window_seconds)
-    contract = InputContract(sfreq=corpus.manifest.preprocessing.sfreq)
-    question = Question(windows, class_numbers(table, task.classes), task.classes, contract)
-    return question, table["subject"].to_numpy(str), held_out(run)
-
-
-def split(
-    subject: npt.NDArray[np.str_], test: list[str], seed: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    known = sorted(set(subject) - set(test))
-    parts = split_subjects(known, {"train": 0.75, "validation": 0.25}, seed)
-    return tuple(np.isin(subject, part) for part in (parts["train"], parts["validation"], test))
-
-
-def by_person(
-    right: npt.NDArray[np.bool_], truth: npt.NDArray[np.int64], subject: npt.NDArray[np.str_]
-) -> Iterator[tuple[str, float]]:
-    """Balanced accuracy of each person."""
-    for person in np.unique(subject):
-        own = subject == person
-        yield person, float(np.mean([right[own & (truth == c)].mean() for c in (0, 1)]))
-
-
-def compare(rows: list[tuple[str, str, float]], reference: Callable[[str], str]) -> None:
-    """Print everybody's mean balanced accuracy by kind, and differences to a reference."""
-    table = pd.DataFrame(rows, columns=["kind", "person", "accuracy"])
-    people = table.groupby(["kind", "person"], sort=False)["accuracy"].mean().unstack("kind")
-    for kind in people:
-        print(f"{kind}: balanced accuracy {interval(people[kind].to_numpy())}")
-    for kind in people:
-        if (other := reference(kind)) in people and other != kind:
-            difference = (people[kind] - people[other]).to_numpy()
-            print(f"{kind} − {other}: {interval(difference, '+')}")
-
-
 def probe(corpus: Corpus, runs: list[Path]) -> None:
     rows = []
     for run in runs:
         question, subject, test = questions(corpus, run)
         seed = config_of(run).seed
-        train, validation, unseen = split(subject, test, seed)
         encoder = load_checkpoint(run / "checkpoint")
         torch.manual_seed(seed)
         random = build_encoder(encoder.config)
@@ -152,16 +94,8 @@ def probe(corpus: Corpus, runs: list[Path]) -> None:
             f"{kind_of(run)}, random weights": embed_windows(random, question.windows, "mean"),
             "band power": band_power_features(question.windows, ch_names),
         }
-        for kind, x in features.items():
-            model, _ = choose_penalty(
-                *(x, question.labels, train, validation),
-                lambda x, y, penalty: fit_probe(x, y, 2, penalty).probabilities,
-                PENALTIES,
-            )
-            truth = question.labels[unseen]
-            right = model(x[unseen]).argmax(1) == truth
-            rows += [(kind, *person) for person in by_person(right, truth, subject[unseen])]
-    compare(rows, lambda kind: f"{kind.removesuffix(', random weights')}, random weights")
+        rows += probed(features, question, subject, test, seed)
+    compare(rows, lambda kind: [f"{kind.removesuffix(', random weights')}, random weights"])
 
 
 class Remembered(nn.Module):
@@ -204,7 +138,7 @@ def gate(corpus: Corpus, runs: list[Path]) -> None:
                 (f"gate {name}", *person)
                 for person in by_person(guess == truth, truth, subject[unseen])
             ]
-    compare(rows, lambda _: "gate none")
+    compare(rows, lambda _: ["gate none"])
 
 
 def main() -> None:

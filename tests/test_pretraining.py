@@ -32,6 +32,7 @@ from berger.models import (
 )
 from berger.objectives.alignment import AlignmentConfig
 from berger.objectives.dual_alignment import DualAlignment
+from berger.objectives.invariance import OVERLAPS, SAME_STEPS
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import (
@@ -768,6 +769,7 @@ def test_the_files_of_a_dare_run(dare_run: Path, tiny_corpus: Path) -> None:
         "log.jsonl",
         "checkpoint",
         "state.ckpt",
+        "invariance.parquet",
     }
     assert load_config(PretrainingConfig, dare_run / "config.yaml") == tiny_dare()
     record = record_of(dare_run)
@@ -808,6 +810,22 @@ def test_the_checkpoint_of_a_dare_run_has_the_momentum_copy(dare_run: Path) -> N
         names = tuple(dict.fromkeys(names))[:n_chans]
         features = model.forward_features(torch.randn(2, n_chans, 400), names)
         assert features.tokens.shape == (2, 8, 16)
+
+
+def test_a_dare_run_tells_how_much_its_features_depend_on_the_mask(dare_run: Path) -> None:
+    table = pd.read_parquet(dare_run / "invariance.parquet")
+    assert table.groupby("network").size().to_dict() == {
+        "trained network": 2 * len(OVERLAPS) - 1,
+        "untrained network": 2 * len(OVERLAPS) - 1,
+    }
+    assert set(table["n_windows"]) == {6}
+    assert table["retrieval"].between(0, 1).all()
+    alike = table[(table["masks"] == SAME_STEPS) & (table["wanted"] == 1)]
+    assert (alike["alignment"] == 0).all()
+    # the same masks for both networks, which differ
+    trained, untrained = (own for _, own in table.groupby("network"))
+    assert trained["overlap"].tolist() == untrained["overlap"].tolist()
+    assert trained["alignment"].tolist() != untrained["alignment"].tolist()
 
 
 def test_dare_batches_are_of_one_montage_each(

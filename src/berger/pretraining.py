@@ -31,6 +31,7 @@ from berger.models import (
 from berger.models.encoders import build_encoder
 from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
 from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
+from berger.objectives.invariance import invariance
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
 from berger.training.log import run_record
@@ -39,6 +40,7 @@ from berger.training.loop import STATE_FILE, TrainingConfig, fit
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
 RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
 PART_FILE = "part.parquet"
+INVARIANCE_FILE = "invariance.parquet"
 DIVISION = "windows, shuffled"
 """How windows are divided among experts; stands in every expert's provenance."""
 
@@ -167,8 +169,8 @@ def pretrain(
     out : Path
         The run's folder: ``checkpoint/``, ``log.jsonl``, ``config.yaml``, ``run.json`` and, to
         resume from, ``state.ckpt``; after restoration also ``restoration.parquet`` and
-        ``example.npz``; for one of several experts also ``part.parquet``, recording and start in
-        samples of its windows.
+        ``example.npz``, after dual alignment ``invariance.parquet``; for one of several experts
+        also ``part.parquet``, recording and start in samples of its windows.
     expert : int, optional
         Which of `config.experts`, from 0; may be left out where there is one only.
     resume : bool
@@ -279,6 +281,10 @@ def pretrain(
         assert isinstance(untrained, Restoration)
         offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
         _look(objective, untrained.to(objective.device).eval(), watched, offsets, config, out)
+    if isinstance(objective, DualAlignment):
+        _look_at_invariance(
+            objective, fresh_objective(config, contract, seed), watched, config, out
+        )
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
 
@@ -412,6 +418,24 @@ def _look(
     example = _example(objective, watched, errors, offsets, config)
     with written_whole(out / EXAMPLE_FILE) as temporary, temporary.open("wb") as file:
         np.savez(file, **example)  # type: ignore[arg-type]
+
+
+def _look_at_invariance(
+    objective: DualAlignment,
+    untrained: Objective,
+    watched: WindowDataset,
+    config: PretrainingConfig,
+    out: Path,
+) -> None:
+    """Write how far features stay the same under masks of falling overlap, before and after."""
+    assert isinstance(untrained, DualAlignment)
+    tables = []
+    for name, network in {"untrained network": untrained, "trained network": objective}.items():
+        encoder = network.pretrained().to(objective.device)
+        table = invariance(encoder, watched, objective.config.views, seed=config.seed + 1)
+        tables.append(table.assign(network=name))
+    with written_whole(out / INVARIANCE_FILE) as temporary:
+        pd.concat(tables).to_parquet(temporary, index=False)
 
 
 @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from berger.adaptation.probe import embed_windows
 from berger.channels import positions
@@ -31,7 +32,8 @@ from berger.models import (
     list_models,
     load_checkpoint,
 )
-from berger.models.dare import ELECTRODES, find_places, name_here, patches_at
+from berger.models.dare import PatchSpectrum, name_here, patches_at
+from berger.models.dare_electrodes import ELECTRODES, find_places
 from berger.preprocessing import PreprocessingConfig
 from berger.simulation import STATES, alternating_blocks, simulate_recording, write_edf
 from berger.tasks import load_task
@@ -441,6 +443,87 @@ def test_electrodes_are_named_to_scikit_learn(tmp_path: Path) -> None:
 
 
 # what is refused
+
+
+# the option of a spectrum
+
+
+def test_the_spectrum_is_an_addition() -> None:
+    plain, other = DareEEG(SMALL), DareEEG(SMALL.model_copy(update={"spectrum": True}))
+    added = set(other.state_dict()) - set(plain.state_dict())
+    assert added == {"encoder.spectrum.embed.weight", "encoder.spectrum.embed.bias"}
+    assert not set(plain.state_dict()) - set(other.state_dict())
+    assert other.n_parameters - plain.n_parameters == 34 * SMALL.embed_dim
+
+
+def test_the_spectrum_by_numpy() -> None:
+    part = PatchSpectrum(SMALL)
+    part.embed = nn.Linear(33, 33, bias=False)
+    nn.init.eye_(part.embed.weight)
+    patches = microvolts(3, 5, 64)
+    cycle = np.arange(64) / 64
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * cycle)
+    power = np.abs(np.fft.rfft(patches.double().numpy() * window)) ** 2
+    np.testing.assert_allclose(part(patches).detach(), np.log(power + 1e-4), rtol=1e-3, atol=1e-3)
+    assert torch.isfinite(part(torch.zeros(1, 64))).all()
+
+
+def test_the_spectrum_does_not_know_phases() -> None:
+    part = PatchSpectrum(SMALL)
+    nn.init.normal_(part.embed.weight)
+    time = torch.arange(64) / 256
+    waves = torch.stack([torch.sin(2 * math.pi * 40 * time + phase) for phase in (0, 1, 2, 3)])
+    embedded = part(10 * waves)
+    assert torch.allclose(embedded[1:], embedded[:1].expand(3, -1), rtol=0.02, atol=0.5)
+    torch.testing.assert_close(part(-waves), part(waves))
+    quieter = part(5 * waves)
+    assert (quieter - embedded).abs().max() > 10 * (embedded - embedded[:1]).abs().max()
+
+
+def test_a_small_fast_wave_shows_in_features_with_a_spectrum_only() -> None:
+    """As much as without it by noise alone: the slow waves' phases, which no two windows share."""
+    generator = torch.Generator().manual_seed(0)
+    time = torch.arange(1024) / 256
+    frequencies = torch.arange(1, 13)[:, None, None, None]
+    phases = 2 * math.pi * torch.rand(12, 64, 4, 1, generator=generator)
+    amplitude = 20 / frequencies
+    slow = (amplitude * torch.sin(2 * math.pi * frequencies * time + phases)).sum(0)
+    fast = torch.sin(2 * math.pi * 40 * time + phases[0])
+    told = {}
+    for spectrum in (False, True):
+        torch.manual_seed(0)
+        model = DareEEG(DareConfig(parts="encoder", spectrum=spectrum)).eval()
+        names = ("C3", "C4", "O1", "O2")
+        with torch.no_grad():
+            without, with_it = (
+                model.forward_features(x, names).summary for x in (slow[:32], (slow + fast)[32:])
+            )
+        spread = (without.var(0) + with_it.var(0)).div(2).sqrt()
+        told[spectrum] = ((with_it.mean(0) - without.mean(0)) / spread).abs().max().item()
+    assert told[True] > 3 * told[False]
+
+
+def test_hidden_patches_are_not_read_by_their_spectrum_either() -> None:
+    model = small(spectrum=True)
+    signal, names = microvolts(2, 4, 256), ("C3", "C4", "O1", "O2")
+    visible = torch.tensor([[0, 2], [9, 11]])
+    seen = model.forward_features(signal, names, visible=visible).tokens
+    hidden = signal.clone()
+    hidden[:, [1, 3], :64] = torch.nan
+    hidden[:, :, 64:128] = torch.nan
+    hidden[:, [0, 2], 128:192] = torch.nan
+    hidden[:, :, 192:] = torch.nan
+    assert torch.equal(model.forward_features(hidden, names, visible=visible).tokens, seen)
+
+
+def test_a_checkpoint_with_a_spectrum_computes_the_same(tmp_path: Path) -> None:
+    model = small(spectrum=True)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    signal, names = microvolts(2, 4, 256), ("C3", "C4", "O1", "O2")
+    loaded = load_checkpoint(tmp_path / "checkpoint")
+    assert torch.equal(
+        loaded.forward_features(signal, names).tokens, model.forward_features(signal, names).tokens
+    )
 
 
 @pytest.mark.parametrize("n_times", [0, 63, 100])

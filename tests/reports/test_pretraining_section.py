@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure as MatplotlibFigure
 
-from berger.reports.blocks import Figure
+from berger.reports.blocks import Figure, Text
 from berger.reports.folders import Part
-from berger.reports.pretraining_figures import maps, smoothed
+from berger.reports.pretraining_figures import label_ends, maps, smoothed
 from berger.reports.pretraining_section import bands_below, pretraining_section, verdict
 from berger.reports.style import report_style
 
@@ -100,7 +101,10 @@ def test_measures_of_features_are_drawn_apart_from_the_terms(tmp_path: Path) -> 
         "steps is 0.50 of their variance (1 for the best constant) and the effective rank of the "
         "features is 9.0 of 64."
     )
-    training, features = section.topics
+    training, features, invariance = section.topics
+    assert "invariance.parquet is missing (it is written when pretraining ends)" in str(
+        invariance.blocks
+    )
     (terms,) = [
         image.alt
         for block in training.blocks
@@ -115,6 +119,55 @@ def test_measures_of_features_are_drawn_apart_from_the_terms(tmp_path: Path) -> 
         "Unseen anchors over the steps; the last is 0.5.",
         "Effective rank of the features over the steps; the last is 9.",
     ]
+
+
+def write_invariance(run: Path) -> None:
+    rows = [
+        (network, masks, wanted, 64, 1 / 64, share * (0.4 + 0.6 * wanted), 1 - wanted / 2)
+        for network, share in (("untrained network", 0.5), ("trained network", 1.0))
+        for masks in ("same steps", "own steps")
+        for wanted in (1.0, 0.5, 0.0)
+    ]
+    columns = ["network", "masks", "wanted", "n_windows", "chance"]
+    table = pd.DataFrame(rows, columns=[*columns, "retrieval", "alignment"])
+    table.loc[table["masks"] == "own steps", "retrieval"] /= 4
+    table.to_parquet(run / "invariance.parquet")
+
+
+def test_features_under_other_masks_are_drawn_and_said(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("objective: {name: dual-alignment}\n")
+    write_invariance(tmp_path)
+    with report_style():
+        section = pretraining_section(Part("pretraining", tmp_path))
+    text, figure = section.topics[-1].blocks
+    assert isinstance(text, Text)
+    assert text.text == (
+        "64 windows of people not trained on were each seen through two masks. With the least "
+        "overlap of the electrodes seen, the share of windows whose features under one mask are "
+        "nearest to their own under the other is 0.20 by the untrained network and 0.40 by the "
+        "trained network (same steps); 0.05 by the untrained network and 0.10 by the trained "
+        "network (own steps); by chance 0.016."
+    )
+    assert isinstance(figure, Figure)
+    found, distance = (image.alt for image in figure.images)
+    assert found.startswith(
+        "Windows found under another mask, from the largest to the smallest overlap: untrained, "
+        "same steps 0.50 to 0.20; untrained, own steps 0.12 to 0.05; trained, same steps 1.00 to "
+    )
+    assert distance.startswith("Distance of a window's two features")
+
+
+def test_names_at_the_ends_of_lines_do_not_meet() -> None:
+    ax = MatplotlibFigure().subplots()
+    ax.set_ylim(0, 1)
+    heights = [0.0, 0.01, 0.02, 0.97, 0.98, 1.0, 1.0]
+    label_ends(ax, [(0.0, y, str(i), "black") for i, y in enumerate(heights)], 0.1)
+    names = sorted(ax.texts, key=lambda text: text.xy[1])
+    assert [text.get_text() for text in names] == [str(i) for i in range(len(heights))]
+    placed = [text.xy[1] for text in names]
+    assert np.diff(placed).min() > 0.1 - 1e-9
+    assert placed[0] >= 0
+    assert placed[-1] <= 1 + 1e-9
 
 
 def test_a_dare_run_without_a_look_yet(tmp_path: Path) -> None:

@@ -30,31 +30,16 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal, Self, cast
 
-import numpy as np
 import torch
 from einops import rearrange
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from berger.channels import canonical_names, positions
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.models.contract import Encoder, Features, InputContract, Reconstruction
+from berger.models.dare_electrodes import ELECTRODES, find_places
 from berger.models.layers import MapGain, PreNormAttentionLayer
-
-_TABLE = """
-                Fp1 Fpz Fp2
-            AF7 AF3     AF4 AF8
-     F7  F5  F3  F1  Fz  F2  F4  F6  F8
-    FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8
-     T7  C5  C3  C1  Cz  C2  C4  C6  T8
-    TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8
-     P7  P5  P3  P1  Pz  P2  P4  P6  P8
-        PO7 PO5 PO3 POz PO4 PO6 PO8
-                 O1  Oz  O2
-"""
-ELECTRODES = tuple(_TABLE.split())
-"""Electrodes that have an embedding, in the order of the table."""
 
 _NAMES = (
     (r"patch_embed\.proj\.", "embed."),
@@ -99,6 +84,10 @@ class DareConfig(Config):
         added to the masked input; or that, after the input's STFT map was multiplied by a gain
         that a linear layer reads from the predictor's features, the same for all electrodes. The
         latter two start from the input.
+    spectrum : bool
+        Whether a patch's token also gets its log power spectrum, through a linear layer of its own.
+        The paper's gets the samples only, of which fast waves are a small part: with fresh weights
+        its features say next to nothing of them (docs/log.md).
     unknown_electrodes : {"refuse", "nearest"}
         What becomes of electrodes without an embedding: an error, or they take the embedding of
         the nearest electrode that has one, which a warning says.
@@ -116,6 +105,7 @@ class DareConfig(Config):
     n_heads: int = Field(4, ge=1)
     parts: Literal["all", "encoder"] = "all"
     restores: Literal["signal", "correction", "map"] = "signal"
+    spectrum: bool = False
     unknown_electrodes: Literal["refuse", "nearest"] = "refuse"
 
     @model_validator(mode="after")
@@ -339,6 +329,7 @@ class DareEncoder(nn.Module):
         super().__init__()
         dim, self.n_streams, self.patch_size = config.embed_dim, config.n_streams, config.patch_size
         self.embed = nn.Linear(config.patch_size, dim)
+        self.spectrum = PatchSpectrum(config) if config.spectrum else None
         self.electrodes = nn.Embedding(len(ELECTRODES), dim)
         self.summary_tokens = nn.Parameter(torch.empty(1, config.n_streams, dim))
         self.layers = _layers(config, config.encoder_depth)
@@ -361,7 +352,10 @@ class DareEncoder(nn.Module):
         if visible is None:
             n_steps = signal.shape[2] // self.patch_size
             visible = torch.arange(n_steps * n_chans, device=signal.device).view(n_steps, n_chans)
-        tokens = self.embed(patches_at(signal, visible, self.patch_size))
+        patches = patches_at(signal, visible, self.patch_size)
+        tokens = self.embed(patches)
+        if self.spectrum is not None:
+            tokens = tokens + self.spectrum(patches)
         tokens = tokens + self.electrodes(electrodes[visible % n_chans])
         steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
         # len() would be a constant of an exported graph
@@ -370,6 +364,37 @@ class DareEncoder(nn.Module):
             x = layer(x)
         features: Tensor = self.norm(x[:, -self.n_streams :])
         return features.view(signal.shape[0], len(visible), self.n_streams, -1)
+
+
+class PatchSpectrum(nn.Module):
+    """Embeds how much of each frequency is in a patch, whatever its phase.
+
+    Parameters
+    ----------
+    config : DareConfig
+    """
+
+    FLOOR = 1e-4
+    """Power in the network's unit that counts as none; white noise of deviation 1 has some 24."""
+
+    basis: Tensor
+
+    def __init__(self, config: DareConfig) -> None:
+        super().__init__()
+        size = config.patch_size
+        window = torch.hann_window(size, dtype=torch.float64)
+        waves = torch.fft.rfft(torch.diag(window))  # (size, n_bins); a product exports to ONNX
+        basis = torch.cat((waves.real, waves.imag), 1).float()
+        self.register_buffer("basis", basis, persistent=False)
+        self.embed = nn.Linear(size // 2 + 1, config.embed_dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Map patches (..., patch_size) to (..., dim)."""
+        with torch.autocast(patches.device.type, enabled=False):  # powers span many decades
+            real, imaginary = (patches.float() @ self.basis.float()).chunk(2, dim=-1)
+            log_power = (real.square() + imaginary.square() + self.FLOOR).log()
+        embedded: Tensor = self.embed(log_power.to(self.embed.weight.dtype))
+        return embedded
 
 
 class DarePredictor(nn.Module):
@@ -493,61 +518,6 @@ def patches_at(signal: Tensor, indices: Tensor, patch_size: int) -> Tensor:
     cut = rearrange(signal, "batch chans (steps size) -> batch chans steps size", size=patch_size)
     picked: Tensor = cut[:, indices % n_chans, indices // n_chans]
     return picked
-
-
-def find_places(
-    ch_names: Sequence[str], nearest: bool = False
-) -> tuple[list[int], list[tuple[str, int]]]:
-    """Find electrodes in the table of embeddings.
-
-    Parameters
-    ----------
-    ch_names : sequence of str
-        Names or labels that `berger.channels.canonical_names` understands.
-    nearest : bool
-        Electrodes that are not in it take the place of the nearest one that is.
-
-    Returns
-    -------
-    list of int
-        Places in `ELECTRODES`.
-    list of (str, int)
-        The electrodes that are not in it, and whose places they took.
-
-    Raises
-    ------
-    BergerError
-        If a channel has no place, or two have the same.
-    """
-    known = {name: place for place, name in enumerate(ELECTRODES)}
-    found = [known.get(name or "") for name in canonical_names(ch_names)]
-    unknown = [name for name, place in zip(ch_names, found, strict=True) if place is None]
-    borrowed = []
-    if nearest:
-        for name, where in zip(unknown, positions(unknown), strict=True):
-            if np.isfinite(where).all():
-                distance = np.linalg.norm(positions(ELECTRODES) - where, axis=1)
-                borrowed.append((name, int(distance.argmin())))
-        unknown = [name for name in unknown if name not in dict(borrowed)]
-    if unknown:
-        hint = "keep them out" if nearest else "keep them out, or set unknown_electrodes: nearest"
-        why = " and no position" if nearest else ""
-        raise BergerError(
-            f"the model has no embedding{why} for {', '.join(unknown)}; prepare the recordings "
-            f"with ch_names that {hint}."
-        )
-    places = [
-        dict(borrowed)[name] if place is None else place
-        for name, place in zip(ch_names, found, strict=True)
-    ]
-    for place in places:
-        if places.count(place) > 1:
-            both = [name for name, own in zip(ch_names, places, strict=True) if own == place]
-            raise BergerError(
-                f"{' and '.join(both)} would share the embedding of {ELECTRODES[place]}; prepare "
-                "the recordings with ch_names that keep one of them."
-            )
-    return places, borrowed
 
 
 def name_here(published: str) -> str:

@@ -25,6 +25,7 @@ ROAD: tuple[Kind, ...] = ("corpus", "pretraining", "adaptation")
 _WRITTEN = {
     "example.npz": "it is written when pretraining ends",
     "restoration.parquet": "it is written when pretraining ends",
+    "invariance.parquet": "it is written when pretraining ends",
     "log.jsonl": "it is written while a run trains",
     "predictions.parquet": "it is written when an adaptation ends",
     "results.parquet": "it is written when an adaptation ends",

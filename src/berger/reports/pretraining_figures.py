@@ -37,6 +37,12 @@ MEASURES = {
 }
 """What a log says of features beside the losses: title and quantity, in the order of drawing."""
 
+INVARIANCE = {
+    "retrieval": ("windows found under another mask", "share of windows"),
+    "alignment": ("distance of a window's two features", "squared distance"),
+}
+"""What is drawn of features under other masks: title and quantity."""
+
 SILENCE = 1.0
 """Error power relative to the clean power of a restoration that is zero everywhere."""
 
@@ -189,6 +195,68 @@ def features(log: pd.DataFrame) -> tuple[Image, ...]:
         alt = f"{title.capitalize()} over the steps; the last is {values.iloc[-1]:.3g}."
         images.append(embed(figure, alt))
     return tuple(images)
+
+
+def invariance(table: pd.DataFrame) -> tuple[Image, ...]:
+    """Draw how alike features under two masks are, over the masks' overlap.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``network, masks, wanted, chance`` and those of `INVARIANCE`.
+    """
+    images = []
+    kinds = list(dict.fromkeys(table["masks"]))
+    lines: Sequence[Any] = ("-", (0, (4, 2)), ":")
+    for column, (title, quantity) in INVARIANCE.items():
+        figure, ax = axes(HALF, 3.1)
+        ends, alts = [], []
+        for network, look in looks(dict.fromkeys(table["network"])).items():
+            for kind, line in zip(kinds, lines, strict=False):
+                own = table[(table["network"] == network) & (table["masks"] == kind)]
+                own = own.sort_values("wanted", ascending=False)
+                if own.empty:
+                    continue
+                style: Style = {"linestyle": line, "marker": look.marker, "markersize": 3.5}
+                ax.plot(own["wanted"], own[column], color=look.colour, **style)
+                label = f"{network.removesuffix(' network')}, {kind}"
+                last = own.iloc[-1]
+                ends.append((last["wanted"], last[column], label, look.colour))
+                alts.append(f"{label} {own[column].iloc[0]:.2f} to {last[column]:.2f}")
+        high = 1.05 if column == "retrieval" else 1.05 * table[column].max() or 1.0
+        if column == "retrieval":
+            chance = table["chance"].mean()
+            ax.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+            ends.append((table["wanted"].min(), chance, "chance", MUTED))
+        ax.set(xlabel="overlap wanted of the electrodes seen", ylabel=f"{quantity} (no unit)")
+        ax.set(xlim=(1.03, -0.03), ylim=(0, high), title=title)
+        label_ends(ax, ends, 0.075 * high)
+        alt = f"{title.capitalize()}, from the largest to the smallest overlap: {'; '.join(alts)}."
+        images.append(embed(figure, alt))
+    return tuple(images)
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], gap: float) -> None:
+    """Write names beside the ends (x, y, name, colour) of lines, at least `gap` apart."""
+    ordered = sorted(ends, key=lambda end: end[1])
+    heights = [end[1] for end in ordered]
+    for index in range(1, len(heights)):
+        heights[index] = max(heights[index], heights[index - 1] + gap)
+    ceiling = ax.get_ylim()[1]
+    for index in reversed(range(len(heights))):  # what went beyond the axes pushes the rest down
+        heights[index] = min(heights[index], ceiling)
+        ceiling = heights[index] - gap
+    for (x, _, name, colour), height in zip(ordered, heights, strict=True):
+        ax.annotate(
+            name,
+            (x, height),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour,
+            annotation_clip=False,
+        )
 
 
 def _loss(parts: Mapping[str, pd.DataFrame]) -> Image:

@@ -37,7 +37,11 @@ def pretraining_section(part: Part) -> Section:
     features = topic("Features of people not trained on", lambda: _features(run))
     if not restores(run.config):
         numbers = _training_numbers(run)
-        topics = [topic("Training", lambda: _training(run)), features]
+        topics = [
+            topic("Training", lambda: _training(run)),
+            features,
+            topic("Features under other masks", lambda: _invariance(run)),
+        ]
         return Section("Pretraining", part.name, lead + features_verdict(run), numbers, topics)
     try:
         errors = restoration_errors(run)
@@ -289,8 +293,40 @@ def _features(run: Run) -> Iterator[Block]:
         "are the target encoder's features of the clean signal, unseen ones those at time steps "
         "that the first view does not see; 1 is the best constant, 0 perfect. A window is found if "
         "its second view is the most similar one of its batch to the first; by chance that happens "
-        "once in the size of the batch, and views that see the same time steps are found easily "
-        "even by an untrained network.",
+        "once in the size of the batch. Views that see the same time steps are found more easily, "
+        "and where all electrodes share a reference even by an untrained network.",
+    )
+
+
+def _invariance(run: Run) -> Iterator[Block]:
+    keys = ("network", "masks", "wanted")
+    table = run.table("invariance.parquet", (*keys, "n_windows", "chance", *figures.INVARIANCE))
+    means = table.groupby(list(keys), sort=False).mean()
+    n_windows, chance = int(table["n_windows"].max()), float(table["chance"].mean())
+    phrases = []
+    for masks in dict.fromkeys(table["masks"]):
+        least = table.loc[table["masks"] == masks, "wanted"].min()
+        found = [
+            f"{means['retrieval'][network, masks, least]:.2f} by the {network}"
+            for network in dict.fromkeys(table["network"])
+            if (network, masks, least) in means.index
+        ]
+        phrases.append(f"{enumeration(found)} ({masks})")
+    yield Text(
+        f"{counted(n_windows, 'window')} of people not trained on were each seen through two "
+        "masks. With the least overlap of the electrodes seen, the share of windows whose features "
+        "under one mask are nearest to their own under the other is "
+        f"{'; '.join(phrases)}; by chance {chance:.3f}."
+    )
+    yield Figure(
+        figures.invariance(table),
+        "How far features stay the same when the mask changes, before and after training, over "
+        "the overlap wanted of the electrodes that the two masks show (intersection over union). "
+        "Left, higher is better: windows told from the others. Right: squared distance of a "
+        "window's two features, scaled to length 1; lower is more alike, which is worth something "
+        "only as long as windows are still told apart. Masks that show the same time steps share "
+        "what differs between steps, by which a window can be found; masks with steps of their "
+        "own ask for more.",
     )
 
 

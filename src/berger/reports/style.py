@@ -51,6 +51,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "masked input": Look("#d98c00", "s"),
         "untrained network": Look("#b5538f", "^"),
         "restored": Look("#0066a8", "o"),
+        "trained network": Look("#0066a8", "o"),
         "fine branch": Look("#4da6d9", "v"),
         "coarse branch": Look("#332288", "D"),
         "frozen probe": Look("#0066a8", "o"),
