@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from berger.evaluation.baselines import (
     CHANCE,
     RIEMANN,
     BandCovariances,
+    Baseline,
     band_covariances,
     band_power_features,
     fit_ridge,
@@ -30,6 +31,7 @@ from berger.evaluation.strategies import Question
 from berger.models import InputContract
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import Recording
+from berger.reports.scores import BASELINES
 from berger.simulation import write_edf
 from berger.spectral import BANDS
 from berger.tasks import load_task
@@ -346,9 +348,13 @@ def test_the_penalty_of_a_ridge_is_chosen_by_squared_error() -> None:
     assert learn(train, np.arange(90) >= 60)[1] == 100.0
 
 
-# what is refused
+# names
 
 
-def test_a_baseline_without_a_name(question: Question) -> None:
+def test_the_report_knows_every_baseline() -> None:
+    assert set(get_args(Baseline)) == set(BASELINES)
+
+
+def test_random_weights_are_those_of_the_model_under_test(question: Question) -> None:
     with pytest.raises(ValueError, match="is no baseline of its own"):
         learned("same network, random weights", question)
