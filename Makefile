@@ -1,5 +1,6 @@
 # make demo   the whole road on simulated recordings, ends with demo/report.html
 # make test   the tests
+# make test-braindecode   those of EEGNet and ShallowConvNet, in an environment of their own (5.5 GB)
 # make check  lint, types and tests, as continuous integration runs them
 PYTHON ?= python3
 VENV = .venv
@@ -7,7 +8,10 @@ BIN = $(VENV)/bin
 # another interpreter makes the environment anew
 STAMP = $(VENV)/installed-with-$(notdir $(PYTHON))
 
-.PHONY: demo test check lint types clean
+BRAINDECODE = .venv-braindecode
+BRAINDECODE_STAMP = $(BRAINDECODE)/installed-with-$(notdir $(PYTHON))
+
+.PHONY: demo test test-braindecode check lint types clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
@@ -22,6 +26,16 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest
 
+$(BRAINDECODE_STAMP): pyproject.toml constraints-braindecode.txt
+	$(PYTHON) -m venv --clear $(BRAINDECODE)
+	$(BRAINDECODE)/bin/python -m pip install --quiet --upgrade pip
+	$(BRAINDECODE)/bin/python -m pip install --quiet --constraint constraints-braindecode.txt \
+		--editable '.[braindecode,dev]'
+	touch $(BRAINDECODE_STAMP)
+
+test-braindecode: $(BRAINDECODE_STAMP)
+	$(BRAINDECODE)/bin/python -m pytest tests/evaluation/test_networks.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -32,4 +46,4 @@ types: $(STAMP)
 check: lint types test
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(BRAINDECODE) demo

@@ -55,6 +55,8 @@ ONLY_IN = {
     "safetensors": {"checkpoints"},
     "lightning_fabric": {"training/loop.py"},
     "sklearn": {"evaluation", "interop"},
+    "pyriemann": {"evaluation"},
+    "braindecode": {"evaluation/networks.py"},
     "onnx": {"interop/onnx.py"},
     "onnxruntime": {"interop/onnx.py"},
     "onnxscript": {"interop/onnx.py"},

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
@@ -19,17 +18,19 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
-from berger.adaptation.probe import fit_probe
 from berger.configuration import Config
-from berger.corpus import Corpus, WindowDataset, open_corpus, prepare
+from berger.corpus import Corpus, open_corpus, prepare
 from berger.errors import BergerError
-from berger.evaluation.baselines import Array, band_power_features
+from berger.evaluation.baselines import (
+    BAND_POWER,
+    CHANCE,
+    RANDOM,
+    Baseline,
+    check_installed,
+    learn_baseline,
+)
 from berger.evaluation.protocol import (
-    Fold,
-    Probabilities,
-    Tested,
     class_numbers,
-    cross_validate,
     run_folds,
     summarise,
 )
@@ -52,13 +53,9 @@ from berger.training.log import JsonLinesLog, run_record
 from berger.training.loop import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
-Baseline = Literal["band power + logistic regression", "same network, random weights", "chance"]
 PROBE: Final = "frozen probe"
 FINE_TUNED: Final = "fine-tuned"
 CONV_PROBE: Final = "conv-linear probe"
-BAND_POWER: Final = "band power + logistic regression"
-RANDOM: Final = "same network, random weights"
-CHANCE: Final = "chance"
 
 
 class AdaptationConfig(Config):
@@ -90,7 +87,9 @@ class AdaptationConfig(Config):
     validation_share : float
         Share of the people outside the test fold by whom the penalty is chosen.
     baselines : tuple of str
-        What is run beside it on the same folds.
+        What is run beside it on the same folds, of `berger.evaluation.baselines.Baseline`.
+    network_training : FineTuningConfig
+        How EEGNet and ShallowConvNet are trained when they are among the baselines.
     batch_size : int
         Windows that the encoder sees at once; on a processor few are faster than many.
     seed : int
@@ -108,6 +107,7 @@ class AdaptationConfig(Config):
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
+    network_training: FineTuningConfig = FineTuningConfig()
     batch_size: int = Field(16, ge=1)
     seed: int = Field(0, ge=0)
 
@@ -179,6 +179,7 @@ def adapt(
     began, record = time.monotonic(), run_record()
     if (out / RECORD_FILE).exists() or (out / STATE_FILE).exists():
         raise BergerError(f"{out}: holds a run already; choose another folder.")
+    check_installed(config.baselines)
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.classes:
@@ -232,7 +233,18 @@ def adapt(
             random = build_encoder(encoder.config, encoder.contract).to(place)
             learn = _strategy(random, question, config, log, quiet).learn
             tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
-    tested |= _feature_baselines(table, as_recorded, folds, config)
+    for name in dict.fromkeys(config.baselines):
+        if name != RANDOM:
+            baseline = learn_baseline(
+                name,
+                as_recorded,
+                penalties=config.penalties,
+                training=config.network_training,
+                seed=config.seed,
+                device=place,
+                quiet=quiet,
+            )
+            tested[name] = run_folds(name, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
@@ -367,37 +379,3 @@ def _strategy(
         tell=lambda line: log.write(**line),
         quiet=quiet,
     )
-
-
-def _feature_baselines(
-    table: pd.DataFrame, question: Question, folds: list[Fold], config: AdaptationConfig
-) -> dict[str, Tested]:
-    """Run band power and chance through the protocol."""
-    classes = question.classes
-    features = {}
-    if BAND_POWER in config.baselines:
-        electrodes = _common_electrodes(question.windows)
-        features[BAND_POWER] = band_power_features(question.windows, electrodes)
-    if CHANCE in config.baselines:
-        features[CHANCE] = np.zeros((len(table), 1))
-
-    def fit(x: Array, y: npt.NDArray[np.int64], penalty: float) -> Probabilities:
-        return fit_probe(x, y, len(classes), penalty).probabilities
-
-    return {
-        name: cross_validate(
-            name, table, x, classes, folds, fit, (1.0,) if name == CHANCE else config.penalties
-        )
-        for name, x in features.items()
-    }
-
-
-def _common_electrodes(windows: WindowDataset) -> tuple[str, ...]:
-    """Electrodes that every recording has, in the order of the first."""
-    montages = [block.ch_names for block in windows.blocks]
-    common = set(montages[0]).intersection(*montages[1:])
-    if not common:
-        raise BergerError(
-            "the recordings share no electrode, which band power needs; leave it out of baselines."
-        )
-    return tuple(name for name in montages[0] if name in common)

@@ -14,7 +14,14 @@ from berger.reports.folders import Run, mapping
 from berger.reports.style import Look, looks
 
 CHANCE = "chance"
-BASELINES = ("band power + logistic regression", "same network, random weights", CHANCE)
+BASELINES = (
+    "band power + logistic regression",
+    "Riemannian tangent space + logistic regression",
+    "EEGNet",
+    "ShallowConvNet",
+    "same network, random weights",
+    CHANCE,
+)
 EVERYBODY, UNSEEN = "all", "unseen in pretraining"
 
 
