@@ -444,9 +444,10 @@ def test_killed_while_it_packs_it_continues_to_the_same_bytes(
             sound(*args)
 
         out = tmp_path / f"after-{n_packed}"
-        with monkeypatch.context() as patch, pytest.raises(Killed):
+        with monkeypatch.context() as patch:
             patch.setattr(packing, "_append", killed)
-            prepare([raw_with_twin], out, config, workers=workers, progress=False)
+            with pytest.raises(Killed):
+                prepare([raw_with_twin], out, config, workers=workers, progress=False)
         assert not (out / "manifest.json").exists()
         prepare([raw_with_twin], out, config, progress=False)
         assert files(out) == wanted, f"after {n_packed} blocks"
@@ -478,7 +479,7 @@ def test_a_disk_that_is_full_ends_it_before_all_is_staged(
     with monkeypatch.context() as patch:
         patch.setattr(packing, "_append", full)
         patch.setattr(writer, "stage", after_that)
-        with pytest.raises(BergerError, match="cannot be written .*No space left"):
+        with pytest.raises(BergerError, match=r"cannot be written .*No space left"):
             prepare([raw], out, config, progress=False)
     assert len(staged) < 7
     prepare([raw], out, config, progress=False)
