@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 import berger
-from berger.corpus import executors, prepare
+from berger.corpus import executors, packing, prepare
 from berger.corpus.executors import map_on_cluster, map_unordered
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
@@ -54,6 +55,64 @@ def test_this_process_begins_before_another_has_started() -> None:
     assert (item, process) == (0, os.getpid())
 
 
+def wait_for_others(item: tuple[Path, int]) -> int:
+    folder, index = item
+    if multiprocessing.parent_process() is not None:
+        (folder / str(index)).touch()
+    for _ in range(6000):
+        if len(list(folder.iterdir())) >= 6:
+            return index
+        if multiprocessing.parent_process() is not None:
+            return index
+        time.sleep(0.01)
+    raise AssertionError("another process waits until this one is done")
+
+
+def test_while_this_process_is_at_a_long_item_another_does_many(tmp_path: Path) -> None:
+    results = list(map_unordered(wait_for_others, [(tmp_path, index) for index in range(8)], 2))
+    assert sorted(results) == list(range(8))
+
+
+def fail_elsewhere(item: int) -> int:
+    if multiprocessing.parent_process() is not None:
+        raise KeyError(item)
+    time.sleep(0.2)
+    return item
+
+
+def test_what_another_process_raises_is_raised_here() -> None:
+    with pytest.raises(KeyError):
+        list(map_unordered(fail_elsewhere, range(100), 2))
+
+
+def test_memory_is_kept_only_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(ctypes, "CDLL", lambda name: object())  # a library without mallopt
+        assert not executors._set_memory_kept(2**28)
+        assert list(map_unordered(abs, [-1], 1)) == [1]
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        assert not executors._set_memory_kept(2**28)
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: FakeLibrary(asked))
+    assert list(map_unordered(abs, [-1], 1)) == [1]
+    expected = [(-3, 2**25), (-1, 2**28), (-3, 2**25), (-1, 2**26), (0, 0)]
+    assert asked == (expected if sys.platform == "linux" else [])
+
+
+class FakeLibrary:
+    def __init__(self, asked: list[tuple[int, int]]) -> None:
+        self.asked = asked
+
+    def mallopt(self, option: int, value: int) -> int:
+        self.asked.append((option, value))
+        return 1
+
+    def malloc_trim(self, n_bytes: int) -> int:
+        self.asked.append((0, n_bytes))
+        return 1
+
+
 def test_one_worker_and_one_item_need_no_process() -> None:
     assert {process for _, process in map_unordered(who, range(3), 1)} == {os.getpid()}
     assert {process for _, process in map_unordered(who, [0], 8)} == {os.getpid()}
@@ -62,7 +121,7 @@ def test_one_worker_and_one_item_need_no_process() -> None:
 
 def test_a_worker_that_ends_is_a_sentence() -> None:
     with pytest.raises(BergerError, match=r"a worker process ended abruptly.*fewer workers"):
-        list(map_unordered(end_worker, range(8), 2))
+        list(map_unordered(end_worker, range(100), 2))
 
 
 def test_no_more_is_under_way_than_there_is_room() -> None:
@@ -216,8 +275,14 @@ prepare([raw], out, config, executor="dask", scheduler=scheduler, progress=False
 
 
 def test_killed_workers_and_a_killed_client_end_in_the_bytes_of_one_process(
-    many: Path, tmp_path: Path, config: PreprocessingConfig, files: Files, cluster: Cluster
+    many: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(packing, "SHARD_BYTES", 16_000)
     lost, _ = cluster.start_worker(), cluster.start_worker()
     out = tmp_path / "there"
     script = tmp_path / "script.py"

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import filelock
 import mne
 import numpy as np
 import pytest
 
-from berger.corpus import open_corpus, packing, prepare, staging, verify_corpus
+from berger.corpus import open_corpus, packing, prepare, staging, verify_corpus, writer
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 
@@ -363,6 +366,157 @@ def test_the_log_has_a_line_per_file_and_the_bar_a_rate(
     assert shown.out == ""
 
 
+# --- Packed while others are staged --------------------------------------------------------
+
+
+@pytest.fixture
+def raw_with_twin(raw: Path) -> Path:
+    """Give the first recording of all a copy with one of the last ids."""
+    shutil.copy(raw / "sub-0" / "sub-0_ses-0_eeg.edf", raw / "sub-2" / "sub-2_ses-2_eeg.edf")
+    return raw
+
+
+@contextmanager
+def staged_after_the_first_shard(out: Path, then: Callable[[], None]) -> Iterator[None]:
+    """Hold up the twin and the damaged file until a shard stands."""
+    sound = writer.stage
+
+    def late(task: staging.Task) -> staging.Entry:
+        if task.recording.endswith(("sub-2_ses-2_eeg.edf", "sub-3_eeg.edf")):
+            for _ in range(3000):
+                if (out / "shard-00000.npy").exists():
+                    break
+                time.sleep(0.01)
+            else:
+                pytest.fail("nothing is packed before all is staged")
+            then()
+        return sound(task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "stage", late)
+        yield
+
+
+def test_shards_are_packed_while_later_files_are_staged(
+    raw_with_twin: Path, tmp_path: Path, config: PreprocessingConfig, files: Files
+) -> None:
+    prepare([raw_with_twin], tmp_path / "whole", config, progress=False)
+    wanted = files(tmp_path / "whole")
+    out = tmp_path / "early"
+    with staged_after_the_first_shard(out, lambda: None):
+        summary = prepare([raw_with_twin], out, config, progress=False)
+    assert files(out) == wanted
+    assert (summary.ok, summary.failed, summary.rejected) == (6, 1, 1)
+    twin = "raw/sub-2/sub-2_ses-2_eeg.edf: is the same file as raw/sub-0/sub-0_ses-0_eeg.edf; "
+    assert summary.failures[0].reason.startswith(twin)
+
+    def kill() -> None:
+        raise Killed
+
+    out = tmp_path / "killed"
+    with staged_after_the_first_shard(out, kill), pytest.raises(Killed):
+        prepare([raw_with_twin], out, config, progress=False)
+    assert (out / "shard-00000.npy").exists()
+    assert prepare([raw_with_twin], out, config, progress=False).rejected == 1
+    assert files(out) == wanted
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_while_it_packs_it_continues_to_the_same_bytes(
+    workers: int,
+    raw_with_twin: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prepare([raw_with_twin], tmp_path / "whole", config, progress=False)
+    wanted = files(tmp_path / "whole")
+    sound = packing._append
+    for n_packed in range(0, 6, workers):
+        n_left = n_packed
+
+        def killed(*args: Any) -> None:
+            nonlocal n_left
+            if not n_left:
+                raise Killed
+            n_left -= 1
+            sound(*args)
+
+        out = tmp_path / f"after-{n_packed}"
+        with monkeypatch.context() as patch:
+            patch.setattr(packing, "_append", killed)
+            with pytest.raises(Killed):
+                prepare([raw_with_twin], out, config, workers=workers, progress=False)
+        assert not (out / "manifest.json").exists()
+        prepare([raw_with_twin], out, config, progress=False)
+        assert files(out) == wanted, f"after {n_packed} blocks"
+
+
+def test_a_disk_that_is_full_ends_it_before_all_is_staged(
+    raw: Path,
+    tmp_path: Path,
+    config: PreprocessingConfig,
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed = threading.Event()
+
+    def full(*args: object) -> None:
+        failed.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    staged = []
+    sound = writer.stage
+
+    def after_that(task: staging.Task) -> staging.Entry:
+        staged.append(task)
+        if len(staged) > 3:
+            assert failed.wait(30)
+        return sound(task)
+
+    out = tmp_path / "corpus"
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_append", full)
+        patch.setattr(writer, "stage", after_that)
+        with pytest.raises(BergerError, match=r"cannot be written .*No space left"):
+            prepare([raw], out, config, progress=False)
+    assert len(staged) < 7
+    prepare([raw], out, config, progress=False)
+    prepare([raw], tmp_path / "whole", config, progress=False)
+    assert files(out) == files(tmp_path / "whole")
+
+
+def test_a_staged_block_that_is_cut_off_is_named(
+    raw: Path, tmp_path: Path, config: PreprocessingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "corpus"
+    sound = writer.stage
+
+    def cut_off(task: staging.Task) -> staging.Entry:
+        entry = sound(task)
+        if entry.is_ok:
+            block = staging.staged_path(task.staging, task.recording, ".npy")
+            os.truncate(block, block.stat().st_size - 2)
+        return entry
+
+    monkeypatch.setattr(writer, "stage", cut_off)
+    with pytest.raises(BergerError, match=r"\.npy: is not as it was written; delete it and run"):
+        prepare([raw / "sub-0"], out, config, progress=False)
+
+
+def test_files_are_begun_a_shards_worth_after_another_the_largest_first(
+    config: PreprocessingConfig, tmp_path: Path
+) -> None:
+    sizes = {"a": 1, "b": 9_000, "c": 6_000, "d": 2_000, "e": 50_000, "f": 5_000, "g": 16_001}
+    tasks = [
+        staging.Task(name, tmp_path / name, size, None, config, tmp_path)
+        for name, size in sizes.items()
+    ]
+    # a b c are 16 kB at most together, d f again, e and g are larger than a shard
+    assert "".join(task.recording for task in writer._in_turn(tasks)) == "egbcafd"
+
+
 # --- Killed and run again -----------------------------------------------------------------
 
 
@@ -374,12 +528,14 @@ class Killed(BaseException):
 def killed_at(n_changes: int) -> Iterator[list[int]]:
     """Let this process change the disk's directories so many times and then never again."""
     made = [0]
+    one_at_a_time = threading.Lock()  # files are staged and packed by two threads
 
     def counted(change: Callable[..., object]) -> Callable[..., object]:
         def may_fail(*args: object, **kwargs: object) -> object:
-            if made[0] >= n_changes:
-                raise Killed
-            made[0] += 1
+            with one_at_a_time:
+                if made[0] >= n_changes:
+                    raise Killed
+                made[0] += 1
             return change(*args, **kwargs)
 
         return may_fail
@@ -479,7 +635,7 @@ def test_killed_for_real_it_leaves_no_worker_and_continues(
     process.kill()
     process.wait()
     assert not (out / "manifest.json").exists()
-    for _ in range(500):  # the workers were in the killed process's group
+    for _ in range(3000):  # the workers were in the killed process's group
         try:
             os.killpg(process.pid, 0)
         except ProcessLookupError:

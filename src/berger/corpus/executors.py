@@ -1,11 +1,12 @@
 """Where the pure functions of a preparation run: here, in processes, or on a cluster.
 
-However many items there are, only about two per worker are under way at a time: 70,000 files need
-no 70,000 futures, and what is cancelled is soon at an end.
+However many items there are, only one per process, on a cluster about two per worker, are under way
+at a time: 70,000 files need no 70,000 futures, and what is cancelled is soon at an end.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import multiprocessing
 import os
@@ -32,6 +33,11 @@ R = TypeVar("R")
 
 Executor = Literal["processes", "dask"]
 
+_MEMORY_KEPT = 2**28
+_LARGEST_KEPT = 2**25
+"""Freed memory that a process keeps, and the largest piece of it, the most that glibc allows."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
 _SCHEDULER_SECONDS = 10  # to wait for a scheduler to answer, and for its first worker
 
 
@@ -57,23 +63,48 @@ def map_unordered(function: Callable[[T], R], items: Sequence[T], workers: int) 
         raise BergerError(f"workers = {workers}: must be at least 1.")
     workers = min(workers, len(items))
     if workers <= 1:
-        yield from map(function, items)
+        with _freed_memory_kept():
+            yield from map(function, items)
         return
-    here = ThreadPoolExecutor(1)
+    waiting = iter(items)
+    mutex = threading.Lock()
+    finished: SimpleQueue[Future[R]] = SimpleQueue()
+
+    def take() -> list[T]:
+        with mutex:
+            return list(islice(waiting, 1))
+
+    def submit_next() -> None:
+        for item in take():
+            try:
+                future = pool.submit(function, item)
+            except Exception as error:  # a broken pool; whoever waits for the item is to know
+                future = Future()
+                future.set_exception(error)
+            future.add_done_callback(hand_on)
+
+    def hand_on(future: Future[R]) -> None:
+        finished.put(future)
+        if not future.cancelled() and not future.exception():
+            submit_next()  # at once: this process may be at its item for long
+
     pool = ProcessPoolExecutor(workers - 1, _context(function), initializer=_begin_worker)
-    last_here: Future[R] | None = None
-
-    def submit(item: T) -> Future[R]:
-        nonlocal last_here
-        if last_here is None or last_here.done():
-            last_here = here.submit(function, item)
-            return last_here
-        return pool.submit(function, item)
-
-    with _one_thread_each(), here, pool:
+    starter = ThreadPoolExecutor(1)  # since starting a process waits for its imports
+    with _one_thread_each(), _freed_memory_kept(), starter, pool:
         try:
-            for future in _finished(submit, items, lambda: 2 * workers - 1):
-                yield future.result()
+            n_left = len(items)
+            mine = take()
+            for _ in range(workers - 1):
+                starter.submit(submit_next)
+            while mine:
+                n_left -= 1
+                yield function(mine[0])
+                while not finished.empty():
+                    n_left -= 1
+                    yield finished.get().result()
+                mine = take()
+            for _ in range(n_left):
+                yield finished.get().result()
         except BrokenProcessPool as error:
             raise BergerError(
                 "a worker process ended abruptly, probably for want of memory; run again with "
@@ -81,8 +112,10 @@ def map_unordered(function: Callable[[T], R], items: Sequence[T], workers: int) 
                 "under `if __name__ == '__main__':`)."
             ) from error
         finally:
+            with mutex:
+                waiting = iter(())
+            starter.shutdown(cancel_futures=True)
             pool.shutdown(wait=False, cancel_futures=True)
-            here.shutdown(wait=False, cancel_futures=True)
 
 
 def map_on_cluster(function: Callable[[T], R], items: Sequence[T], scheduler: str) -> Generator[R]:
@@ -246,6 +279,7 @@ def _one_thread_each() -> Iterator[None]:
 
 def _begin_worker() -> None:
     """Leave Ctrl-C to the parent; when it is killed end too, not wait for work for ever."""
+    _set_memory_kept(_MEMORY_KEPT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -255,6 +289,36 @@ def _begin_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _freed_memory_kept() -> Iterator[None]:
+    """Let this process keep meanwhile the memory that it frees, and give it back in the end."""
+    if not _set_memory_kept(_MEMORY_KEPT):
+        yield
+        return
+    try:
+        yield
+    finally:
+        # As far as the C library's own rule goes that was in force before.
+        _set_memory_kept(2 * _LARGEST_KEPT)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set_memory_kept(n_bytes: int) -> bool:
+    """Let the GNU C library keep so much freed memory; say whether it is in use here.
+
+    By its own rule it gives most of it back to the system after every array, only to be handed
+    the same pages again, each of which the system fills with zeros.
+    """
+    if sys.platform != "linux":
+        return False
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:  # another C library
+        return False
+    return bool(
+        set_option(_M_MMAP_THRESHOLD, _LARGEST_KEPT) and set_option(_M_TRIM_THRESHOLD, n_bytes)
+    )
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -29,69 +31,94 @@ from berger.corpus.format import (
     write_table,
 )
 from berger.corpus.staging import Entry, staged_path
+from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.preprocessing import PreprocessingConfig
 
 SHARD_BYTES = 2**30
 """A shard is closed before it grows larger; only a recording that is larger itself makes it so."""
 
-
-def pack(out: Path, entries: list[Entry], n_shards: int) -> list[FileEntry]:
-    """Write staged blocks into new shards after `n_shards`, and where they are into `entries`."""
-    groups: list[list[Entry]] = []
-    room = 0
-    for entry in entries:
-        n_bytes = entry.n_elements * SAMPLE.itemsize
-        if n_bytes > room:
-            groups.append([])
-            room = SHARD_BYTES
-        groups[-1].append(entry)
-        room -= n_bytes
-    return [
-        _write_shard(out, shard_name(n_shards + index), members)
-        for index, members in enumerate(groups)
-    ]
+_BYTES_AT_ONCE = 2**22  # large enough that other threads are seldom asked for the interpreter
 
 
-def _write_shard(out: Path, file: str, members: list[Entry]) -> FileEntry:
-    """Write one shard, note who is in it, remove their staged blocks."""
+def pack(out: Path, entries: Iterable[Entry], n_shards: int) -> list[FileEntry]:
+    """Write staged blocks into new shards after `n_shards`, and where they are into the entries.
+
+    A block is copied as soon as its entry comes; a shard is closed when one comes that has no room
+    in it, or no more come.
+    """
+    shards: list[FileEntry] = []
+    coming = iter(entries)
+    first = next(coming, None)
+    while first is not None:
+        shard, first = _write_shard(out, shard_name(n_shards + len(shards)), first, coming)
+        shards.append(shard)
+    return shards
+
+
+def _write_shard(
+    out: Path, file: str, first: Entry, coming: Iterator[Entry]
+) -> tuple[FileEntry, Entry | None]:
+    """Write one shard, note who is in it, remove their staged blocks; return who has no room."""
     staging = out / STAGING
-    blocks = [staged_path(staging, member.row["recording"], ".npy") for member in members]
-    digest = hashlib.sha256()
+    members: list[Entry] = []
+    n_elements = 0
+    entry: Entry | None = first
     with written_whole(out / file) as temporary:
-        with temporary.open("wb") as shard:
-            for part in _shard_parts(blocks, _place(members, file)):
+        with temporary.open("w+b") as shard:
+            shard.write(_header(n_elements))  # as long as that which replaces it in the end
+            while entry is not None:
+                n_elements += entry.n_elements
+                if members and n_elements * SAMPLE.itemsize > SHARD_BYTES:
+                    n_elements -= entry.n_elements
+                    break
+                _append(shard, staged_path(staging, entry.row["recording"], ".npy"), entry)
+                members.append(entry)
+                entry = next(coming, None)
+            n_bytes = shard.tell()
+            shard.seek(0)
+            shard.write(_header(n_elements))
+            # Only now: a digest begins with the header, which tells how much there is.
+            shard.seek(0)
+            digest = hashlib.sha256()
+            while part := shard.read(_BYTES_AT_ONCE):
                 digest.update(part)
-                shard.write(part)
-            entry = FileEntry(file=file, bytes=shard.tell(), sha256=digest.hexdigest())
+        done = FileEntry(file=file, bytes=n_bytes, sha256=digest.hexdigest())
         # The note goes before the shard: without the shard it counts for nothing.
         recordings = [member.row["recording"] for member in members]
-        write_json(
-            staging / f"{file}.json", {"entry": entry.model_dump(), "recordings": recordings}
-        )
-    for block in blocks:
-        block.unlink()
-    return entry
+        write_json(staging / f"{file}.json", {"entry": done.model_dump(), "recordings": recordings})
+    _place(members, file)
+    for recording in recordings:
+        staged_path(staging, recording, ".npy").unlink()
+    return done, entry
 
 
-def _shard_parts(blocks: list[Path], n_elements: int) -> Iterator[bytes | memoryview]:
-    """Yield the bytes of a shard: the header of a 1-D array, then block after block."""
+def _header(n_elements: int) -> bytes:
+    """Return the header of a 1-D array; NumPy makes it equally long for every length."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": SAMPLE.str, "fortran_order": False, "shape": (n_elements,)}
     )
-    yield header.getvalue()
-    for block in blocks:
-        yield np.load(block, allow_pickle=False).data.cast("B")
+    return header.getvalue()
 
 
-def _place(members: list[Entry], file: str) -> int:
-    """Put into the entries where their blocks are; return the number of elements of all."""
+def _append(shard: BinaryIO, block: Path, entry: Entry) -> None:
+    """Copy a staged block's samples; in parts, since others hold recordings in memory."""
+    end = shard.tell() + entry.n_elements * SAMPLE.itemsize
+    with block.open("rb") as staged:
+        np.lib.format.read_magic(staged)
+        np.lib.format.read_array_header_1_0(staged)
+        shutil.copyfileobj(staged, shard, _BYTES_AT_ONCE)
+    if shard.tell() != end:
+        raise BergerError(f"{block}: is not as it was written; delete it and run again.")
+
+
+def _place(members: list[Entry], file: str) -> None:
+    """Put into the entries where their blocks are."""
     offset = 0
     for member in members:
         member.row.update(shard=file, offset=offset)
         offset += member.n_elements
-    return offset
 
 
 def packed_shards(

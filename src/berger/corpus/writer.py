@@ -6,8 +6,9 @@
                                                       │ in order of id
                manifest ◄─ tables ◄─ shards ◄─────────┘
 
-Every arrow ends with a rename, so a preparation that is killed continues where it stood and ends
-with the same bytes. A staged block is removed when the shard that holds it stands.
+Shards are filled while later files are staged. Every arrow ends with a rename, so a preparation
+that is killed continues where it stood and ends with the same bytes. A staged block is removed when
+the shard that holds it stands.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import json
 import shutil
 import time
 from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import filelock
 from tqdm import tqdm
 
+from berger.corpus import packing
 from berger.corpus.executors import Executor, map_on_cluster, map_unordered
 from berger.corpus.format import (
     LOCK,
@@ -31,6 +35,7 @@ from berger.corpus.format import (
     MANIFEST,
     STAGING,
     CorpusManifest,
+    FileEntry,
     misfits,
     read_manifest,
 )
@@ -184,16 +189,23 @@ def prepare(
             results = map_unordered(stage, tasks, workers)
         else:
             results = map_on_cluster(stage_elsewhere, tasks, scheduler)
-        done, seconds_read = _process(out, tasks, results, progress)
-        latest = {name: done.get(name) or _latest(out, name, settled) for name, _ in found}
-        entries = settled | {name: entry for name, entry in latest.items() if entry}
-        entries = _without_twins(dict(sorted(entries.items())))
+        coming: dict[str, Entry | None] = {**settled}
+        coming |= {name: _latest(out, name, settled) for name, _ in found}
+        coming |= {task.recording: None for task in tasks}
+        coming = dict(sorted(coming.items()))
+        arriving: SimpleQueue[Entry | None] = SimpleQueue()
+        with ThreadPoolExecutor(1, "pack") as packer:
+            packed_later = packer.submit(pack, out, _in_order(coming, arriving), len(shards))
+            try:
+                seconds_read = _process(out, tasks, results, progress, arriving, packed_later)
+            finally:
+                arriving.put(None)  # in case it still waits, in vain
+            shards += packed_later.result()
+        entries = {name: entry for name, entry in coming.items() if entry is not None}
         if not any(entry.is_ok for entry in entries.values()):
             shutil.rmtree(out / STAGING)
             raise _nothing_usable(out, entries)
 
-        unpacked = [entry for entry in entries.values() if entry.is_ok and not entry.row["shard"]]
-        shards += pack(out, unpacked, len(shards))
         if manifest is None or entries != before or misfits(out, manifest.tables):
             manifest = write_tables_and_manifest(out, entries, shards, config)
         shutil.rmtree(out / STAGING)
@@ -298,8 +310,27 @@ def _tasks(
         if not same or entry is None or entry.row["status"] == "failed":
             staging = (out / STAGING).absolute()
             tasks.append(Task(recording, path, *size_and_time(path), config, staging))
-    # The largest first, so that at the end no worker is left alone with a long one.
-    return sorted(tasks, key=lambda task: -task.source_bytes)
+    return _in_turn(tasks)
+
+
+def _in_turn(tasks: list[Task]) -> list[Task]:
+    """Put tasks, given in order of id, into the order in which they are begun.
+
+    About a shard's worth after another, so that one can be packed while the next is staged; of
+    each the largest first, so that at the end no worker is left alone with a long one. What is
+    larger than a shard comes before all.
+    """
+    turns: dict[str, int] = {}
+    turn, room = 0, 0
+    for task in tasks:
+        if task.source_bytes > packing.SHARD_BYTES:
+            turns[task.recording] = 0
+            continue
+        if task.source_bytes > room or not turn:
+            turn, room = turn + 1, packing.SHARD_BYTES
+        turns[task.recording] = turn
+        room -= task.source_bytes
+    return sorted(tasks, key=lambda task: (turns[task.recording], -task.source_bytes))
 
 
 def _latest(out: Path, recording: str, settled: dict[str, Entry]) -> Entry | None:
@@ -315,11 +346,15 @@ def _latest(out: Path, recording: str, settled: dict[str, Entry]) -> Entry | Non
 
 
 def _process(
-    out: Path, tasks: list[Task], results: Generator[Entry], progress: bool
-) -> tuple[dict[str, Entry], float]:
-    """Stage all files, show and log how it goes; return entries and seconds of recording read."""
+    out: Path,
+    tasks: list[Task],
+    results: Generator[Entry],
+    progress: bool,
+    arriving: SimpleQueue[Entry | None],
+    packed_later: Future[list[FileEntry]],
+) -> float:
+    """Stage all files, hand them on, show and log how it goes; return seconds of recording read."""
     started = time.perf_counter()
-    done: dict[str, Entry] = {}
     size = {task.recording: task.source_bytes for task in tasks}
     changed = {task.recording: task.source_time for task in tasks}
     seconds, n_unusable = 0.0, 0
@@ -340,7 +375,9 @@ def _process(
                     f"{out}: {row['recording']} was prepared into another folder of this name on "
                     "another machine; choose one that all machines share under the same path."
                 )
-            done[row["recording"]] = entry
+            arriving.put(entry)
+            if packed_later.done():  # before its time only by an error, as of a full disk
+                packed_later.result()
             seconds += row["seconds"] or 0
             n_unusable += not entry.is_ok
             rate = seconds / (time.perf_counter() - started)
@@ -354,27 +391,44 @@ def _process(
             line["at"] = time.strftime("%Y-%m-%dT%H:%M:%S%z")
             with (out / LOG).open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
-    return done, seconds
+    return seconds
 
 
-def _without_twins(entries: dict[str, Entry]) -> dict[str, Entry]:
-    """Reject a file that is in the corpus under another id, as after copying or giving it twice.
+def _in_order(
+    entries: dict[str, Entry | None], arriving: SimpleQueue[Entry | None]
+) -> Iterator[Entry]:
+    """Yield what is to be packed in order of id, each when all before it have arrived.
 
-    What is in a shard stays, else the first by id. The shards of a preparation that was killed
-    hold the first ids, so that running again decides alike.
+    A file that is in the corpus under another id, as after copying or giving it twice, is
+    rejected. What is in a shard stays, else the first by id. The shards of a preparation that was
+    killed hold the first ids, so that running again decides alike.
+
+    Parameters
+    ----------
+    entries : dict
+        Every file in order of id, None for those that are to arrive; updated.
+    arriving : SimpleQueue
+        Of entries; None if no more will come.
     """
     kept: dict[str, str] = {}
-    result = dict(entries)
-    for recording, entry in sorted(entries.items(), key=lambda item: not item[1].row["shard"]):
-        content = entry.row.get("source_sha256")
-        if not entry.is_ok or content is None:
+    for recording, entry in entries.items():
+        if entry is not None and entry.is_ok and entry.row["shard"]:
+            kept.setdefault(entry.row.get("source_sha256") or recording, recording)
+    for recording in entries:
+        while (entry := entries[recording]) is None:
+            arrived = arriving.get()
+            if arrived is None:
+                raise CancelledError
+            entries[arrived.row["recording"]] = arrived
+        if not entry.is_ok or entry.row["shard"]:
             continue
-        twin = kept.setdefault(content, recording)
-        if twin != recording and not entry.row["shard"]:
+        twin = kept.setdefault(entry.row.get("source_sha256") or recording, recording)
+        if twin == recording:
+            yield entry
+        else:
             reason = f"{recording}: is the same file as {twin}; remove or correct one of them."
             none = {"status": "rejected", "reason": reason, "n_times": 0, "seconds_kept": 0.0}
-            result[recording] = Entry(entry.row | none | {"scale": None}, [])
-    return result
+            entries[recording] = Entry(entry.row | none | {"scale": None}, [])
 
 
 def _shared_subjects(
