@@ -127,7 +127,8 @@ def predict(
     out : Path
         Folder: for each recording ``<id>.csv`` with ``start`` (s), ``duration`` (s), ``usable``,
         ``prediction``, ``score_<class>``, and, if windows are usable, ``<id>_annotations.edf`` with
-        their classes: EDF+ without signals, which viewers and `mne.read_annotations` read.
+        their classes or values: EDF+ without signals, which viewers and `mne.read_annotations`
+        read. A prediction is a class, without scores a value in the unit of the model's target.
     device : {"auto", "cpu", "cuda"}
     quiet : bool
         No progress bar.
@@ -140,27 +141,32 @@ def predict(
     Raises
     ------
     BergerError
-        If the checkpoint has no classes or no recording could be used.
+        If the checkpoint is not adapted to a task or no recording could be used.
     """
     place = compute_device(device)
     model = load_checkpoint(checkpoint).to(place)
-    classes = model.classes
-    if not classes:
+    if not model.is_adapted:
         raise BergerError(f"{checkpoint}: is not adapted to a task; run `berger adapt` first.")
     seconds = model.contract.window_seconds
     done = []
     failures: list[tuple[str, str]] = []
     for cut in _cut_recordings(model, checkpoint, paths, failures, quiet):
         answer = partial(model, ch_names=cut.ch_names) if isinstance(model, Classifier) else model
-        scores = torch.from_numpy(_by_batch(answer, cut.windows, place)).softmax(-1).numpy()
+        found = torch.from_numpy(_by_batch(answer, cut.windows, place))
         table = pd.DataFrame({"start": cut.starts, "duration": seconds, "usable": cut.usable})
-        table["prediction"] = np.array(classes)[scores.argmax(1)]
-        for index, name in enumerate(classes):
-            table[f"score_{name}"] = scores[:, index]
+        if model.classes:
+            scores = found.softmax(-1).numpy()
+            table["prediction"] = np.array(model.classes)[scores.argmax(1)]
+            for index, name in enumerate(model.classes):
+                table[f"score_{name}"] = scores[:, index]
+            text = table["prediction"]
+        else:
+            table["prediction"] = found[:, 0].numpy()
+            text = table["prediction"].map(lambda value: f"{model.target}: {value:.4g}")
         with written_whole(out / f"{cut.recording}.csv") as temporary:
             table.to_csv(temporary, index=False)
         annotations = [
-            edfio.EdfAnnotation(row.start, row.duration, row.prediction)
+            edfio.EdfAnnotation(row.start, row.duration, text[row.Index])
             for row in table[table["usable"]].itertuples()
         ]
         if annotations:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import mne
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ import torch
 
 from berger import load_checkpoint, open_corpus
 from berger.adaptation.alignment import align
+from berger.adaptation.finetuning import FineTuningConfig
 from berger.adaptation.probe import embed_windows, fit_probe
 from berger.configuration import load_config
 from berger.corpus import prepare
@@ -29,13 +31,16 @@ from berger.models import (
     EuclideanAlignment,
     InputContract,
     SpecHiNet,
+    SpecHiNetConfig,
     SpecMoE,
     create_model,
 )
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import read_recording
+from berger.reports import build_report
 from berger.simulation import write_edf
 from berger.tasks import TaskConfig, find_data, labelled_windows, load_task
+from tests.conftest import TINY_MODEL
 
 MODELS = [
     "frozen probe",
@@ -595,3 +600,119 @@ def test_a_single_encoder_is_fine_tuned_and_so_is_its_untrained_twin(
     assert record["checkpoint"]["trained_parameters"] == sum(
         parameter.numel() for parameter in after.head.parameters()
     )
+
+
+# values
+
+
+@pytest.fixture(scope="module")
+def alertness(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> TaskConfig:
+    """A number for each stretch: 8 with open eyes, 5 with closed ones, in a table."""
+    folder = tmp_path_factory.mktemp("alertness")
+    marks = [
+        (row.recording, mark["onset"], mark["duration"], 8 if "open" in mark["description"] else 5)
+        for row in open_corpus(tiny_corpus).recordings.itertuples()
+        for mark in row.annotations
+        if mark["description"].startswith("eyes")
+    ]
+    table = pd.DataFrame(marks, columns=["file", "begin", "seconds", "alertness"])
+    table.to_csv(folder / "alertness.csv", index=False)
+    (folder / "task.yaml").write_text(
+        """
+name: alertness
+title: How alert somebody is
+kind: regression
+target: {name: alertness, unit: points}
+labels:
+  from: table
+  table: alertness.csv
+  recording: file
+  column: alertness
+  onset: begin
+  duration: seconds
+window_seconds: 4
+n_folds: 3
+"""
+    )
+    return load_task(folder / "task.yaml")
+
+
+REGRESSION = AdaptationConfig(
+    penalties=(0.01, 1.0),
+    baselines=("band power + logistic regression", "same network, random weights", "chance"),
+    fine_tuning=FineTuningConfig(epochs=2, batch_size=8),
+)
+
+
+@pytest.mark.parametrize("strategy", ["frozen probe", "fine-tuning"])
+def test_values_are_predicted(
+    strategy: str, alertness: TaskConfig, tiny_corpus: Path, tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    config = REGRESSION.model_copy(update={"strategy": strategy})
+    results = adapt(
+        config, tiny_checkpoint, alertness, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+    )
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    assert set(predictions["truth"]) == {5.0, 8.0}
+    together = results.query("people == 'all' and fold == 0").set_index("model")
+    band_power = together.loc["band power + ridge regression"]
+    assert band_power["pearson"] > 0.5  # eyes closed have more alpha
+    assert band_power["pearson_low"] < band_power["pearson"] < band_power["pearson_high"]
+    chance = predictions[predictions["model"] == "chance"]
+    for _, fold in chance.groupby("fold"):
+        others = chance[~chance["subject"].isin(fold["subject"])]
+        np.testing.assert_allclose(fold["prediction"], others["truth"].mean())
+    own = predictions[predictions["model"] == config.model_name]
+    error = np.sqrt(np.mean((own["prediction"] - own["truth"]) ** 2))
+    assert together.loc[config.model_name, "rmse"] == pytest.approx(error)
+    assert 4 < own["prediction"].mean() < 9
+    assert "RMSE" in format_results(results)
+
+    model = load_checkpoint(out / "checkpoint")
+    assert isinstance(model, Classifier)
+    assert (model.classes, model.target, model.is_adapted) == ((), "alertness (points)", True)
+    text = build_report(out).read_text()
+    assert "Predicted and true values" in text
+    assert "alertness (points)" in text
+    assert "band power + ridge regression" in text
+
+
+def test_a_recording_gets_values(
+    alertness: TaskConfig,
+    tiny_corpus: Path,
+    tiny_recordings: Path,
+    tiny_checkpoint: Path,
+    tmp_path: Path,
+) -> None:
+    config = AdaptationConfig(baselines=(), penalties=(0.01,))
+    adapt(
+        config, tiny_checkpoint, alertness, tmp_path / "run", corpus_folder=tiny_corpus, quiet=True
+    )
+    file = sorted(tiny_recordings.glob("**/*.edf"))[0]
+    predict(tmp_path / "run" / "checkpoint", [file], tmp_path / "out", device="cpu", quiet=True)
+    table = pd.read_csv(tmp_path / "out" / f"{file.name}.csv")
+    assert [*table] == ["start", "duration", "usable", "prediction"]
+    assert table["prediction"].between(0, 15).all()
+    marks = mne.read_annotations(tmp_path / "out" / f"{file.name}_annotations.edf")
+    assert marks.description[0] == f"alertness (points): {table['prediction'][0]:.4g}"
+
+
+def test_a_mixture_is_tuned_to_values(
+    alertness: TaskConfig, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    small = SpecHiNetConfig.model_validate(TINY_MODEL)
+    torch.manual_seed(0)
+    mixture = SpecMoE.from_experts([SpecHiNet(small), SpecHiNet(small)], segment_seconds=2.0)
+    preprocessing = open_corpus(tiny_corpus).manifest.preprocessing
+    mixture.contract = InputContract(sfreq=100, preprocessing=preprocessing)
+    mixture.save_checkpoint(tmp_path / "mixture")
+    config = REGRESSION.model_copy(update={"strategy": "fine-tuning", "baselines": ("chance",)})
+    out = tmp_path / "run"
+    adapt(config, tmp_path / "mixture", alertness, out, corpus_folder=tiny_corpus, quiet=True)
+    adapted = load_checkpoint(out / "checkpoint")
+    assert isinstance(adapted, SpecMoE)
+    assert adapted.target == "alertness (points)"
+    assert adapted.values is not None
+    assert adapted.values.mean == pytest.approx(6.5, abs=0.3)
+    assert adapted.values.deviation == pytest.approx(1.5, abs=0.1)

@@ -26,9 +26,6 @@ from pyriemann.geometry.mean import mean_riemann
 from pyriemann.geometry.tangentspace import tangent_space
 from scipy.signal import welch
 from scipy.signal.windows import hann
-from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from berger.adaptation.finetuning import FineTuningConfig
 from berger.adaptation.probe import fit_probe
@@ -41,6 +38,7 @@ from berger.evaluation.networks import (
     require_braindecode,
 )
 from berger.evaluation.protocol import Array, Learn, Mask, Probabilities, choose_penalty
+from berger.evaluation.ridge import choose_ridge
 from berger.evaluation.strategies import Question
 from berger.spectral import BANDS
 
@@ -69,6 +67,11 @@ def check_installed(names: Sequence[str]) -> None:
     for name in names:
         if name in NETWORKS:
             require_braindecode(name)
+
+
+def baseline_title(name: str, question: Question) -> str:
+    """Return what a baseline is called in tables: values are read by another regression."""
+    return name.replace("logistic", "ridge") if question.is_regression else name
 
 
 def learn_baseline(
@@ -145,55 +148,13 @@ def learn_linear(question: Question, features_of: FeaturesOf, penalties: Sequenc
 
     def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         features = features_of(train)
-        if np.issubdtype(labels.dtype, np.floating):
-            values = labels.astype(np.float64)
-            model, penalty = _choose_ridge(features, values, train, validation, penalties)
-        else:
-            model, penalty = choose_penalty(features, labels, train, validation, fit, penalties)
+        if question.is_regression:
+            ridge, penalty = choose_ridge(features, labels, train, validation, penalties)
+            return lambda some: ridge.values(features[some]), penalty
+        model, penalty = choose_penalty(features, labels, train, validation, fit, penalties)
         return lambda some: model(features[some]), penalty
 
     return learn
-
-
-def fit_ridge(features: Array, values: Array, penalty: float) -> Callable[[Array], Array]:
-    """Fit a ridge regression on standardised features, the intercept not penalised.
-
-    Minimises the mean squared error plus penalty · ‖w‖²; mean and scale of the features come from
-    these alone.
-
-    Parameters
-    ----------
-    features : ndarray, shape (n_windows, n_features)
-    values : ndarray, shape (n_windows,)
-    penalty : float
-
-    Returns
-    -------
-    callable
-        Features → values (n_windows, 1).
-    """
-    ridge = make_pipeline(StandardScaler(), Ridge(alpha=penalty * len(values)))
-    ridge.fit(features, values)
-
-    def predict(new: Array) -> Array:
-        values: Array = ridge.predict(new)[:, None]
-        return values
-
-    return predict
-
-
-def _choose_ridge(
-    features: Array, values: Array, train: Mask, validation: Mask, penalties: Sequence[float]
-) -> tuple[Callable[[Array], Array], float]:
-    """As `choose_penalty`, the best by squared error."""
-
-    def error(penalty: float) -> float:
-        model = fit_ridge(features[train], values[train], penalty)
-        return float(np.square(model(features[validation])[:, 0] - values[validation]).mean())
-
-    penalty = min(penalties, key=error) if len(penalties) > 1 else penalties[0]
-    known = train | validation
-    return fit_ridge(features[known], values[known], penalty), penalty
 
 
 def band_power_features(windows: WindowDataset, ch_names: tuple[str, ...]) -> Array:

@@ -26,6 +26,7 @@ from berger.evaluation.baselines import (
     CHANCE,
     RANDOM,
     Baseline,
+    baseline_title,
     check_installed,
     learn_baseline,
 )
@@ -182,7 +183,7 @@ def adapt(
     check_installed(config.baselines)
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
-    if not isinstance(encoder, Encoder) or encoder.classes:
+    if not isinstance(encoder, Encoder) or encoder.is_adapted:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
     corpus = _task_corpus(task, encoder, config.adapter, out, data, corpus_folder, workers, quiet)
     cut = cut_windows(task, corpus)
@@ -210,7 +211,9 @@ def adapt(
             "euclidean_alignment": config.euclidean_alignment,
         }
     )
-    as_recorded = Question(windows, class_numbers(table, classes), classes, contract)
+    labels = class_numbers(table, classes) if classes else table["label"].to_numpy(np.float64)
+    target = None if task.kind == "classification" else str(task.target or task.name)
+    as_recorded = Question(windows, labels, classes, contract, target)
     question = as_recorded
     empty_directions: dict[str, int] = {}
     if config.euclidean_alignment is not None:
@@ -244,7 +247,8 @@ def adapt(
                 device=place,
                 quiet=quiet,
             )
-            tested[name] = run_folds(name, table, classes, folds, baseline)
+            title = baseline_title(name, question)
+            tested[title] = run_folds(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
@@ -295,12 +299,15 @@ def adapt(
 
 def format_results(results: pd.DataFrame) -> str:
     """Return the numbers over all folds as a table to print."""
-    rows = [("", "balanced accuracy", "95 % interval", "AUROC")]
-    for row in results[results["fold"] == 0].itertuples():
-        who = f"{row.model}, {row.people}" if row.people != "all" else row.model
-        low, high = row.balanced_accuracy_low, row.balanced_accuracy_high
+    score, title, other = ("balanced_accuracy", "balanced accuracy", "auroc")
+    if "rmse" in results:
+        score, title, other = "rmse", "RMSE", "pearson"
+    rows = [("", title, "95 % interval", "Pearson r" if other == "pearson" else "AUROC")]
+    for row in results[results["fold"] == 0].to_dict("records"):
+        who = f"{row['model']}, {row['people']}" if row["people"] != "all" else row["model"]
+        low, high = row[f"{score}_low"], row[f"{score}_high"]
         interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-        rows.append((who, f"{row.balanced_accuracy:.3f}", interval, f"{row.auroc:.3f}"))
+        rows.append((who, f"{row[score]:.3f}", interval, f"{row[other]:.3f}"))
     width = max(len(who) for who, *_ in rows)
     return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)
 

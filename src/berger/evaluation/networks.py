@@ -172,7 +172,7 @@ def learn_network(
             "needs one rate; prepare them with one sfreq."
         )
     labels = question.labels
-    regression = np.issubdtype(labels.dtype, np.floating)
+    regression = question.is_regression
 
     def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         centre, spread = (labels[train].mean(), labels[train].std()) if regression else (0, 1)

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from berger.evaluation.metrics import score_predictions
-from berger.evaluation.statistics import balanced_accuracy_interval
+from berger.evaluation.metrics import score_predictions, score_values
+from berger.evaluation.statistics import intervals
 from berger.tasks.splits import Fold as Fold
 from berger.tasks.splits import make_folds as make_folds
 
@@ -58,7 +58,8 @@ def run_folds(
     folds : sequence of Fold
     learn : callable
         Gets which windows are of training and of validation people; returns a function that
-        gives class probabilities of windows, and what was chosen by the validation people.
+        gives class probabilities of windows, or values (n_windows, 1) where there are no classes,
+        and what was chosen by the validation people.
     """
     subject = windows["subject"].to_numpy()
     tables, chosen = [], []
@@ -135,13 +136,13 @@ def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArra
     return np.asarray(numbers, np.int64)
 
 
-def _predictions(
-    windows: pd.DataFrame, probabilities: Array, classes: tuple[str, ...]
-) -> pd.DataFrame:
+def _predictions(windows: pd.DataFrame, answers: Array, classes: tuple[str, ...]) -> pd.DataFrame:
     table = windows[["subject", "recording", "start"]].assign(truth=windows["label"])
-    table["prediction"] = np.array(classes)[probabilities.argmax(1)]
+    if not classes:
+        return table.assign(prediction=answers[:, 0])
+    table["prediction"] = np.array(classes)[answers.argmax(1)]
     for index, label in enumerate(classes):
-        table[f"score_{label}"] = probabilities[:, index]
+        table[f"score_{label}"] = answers[:, index]
     return table
 
 
@@ -157,7 +158,8 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     -------
     DataFrame
         One row per ``model``, ``people`` ("all" or "unseen in pretraining") and ``fold`` (0 = all
-        folds together, with the bootstrap interval over people).
+        folds together), with the bootstrap intervals over people: of the balanced accuracy and
+        the area under the ROC curve, or, where there are no classes, of all scores of values.
     """
     groups = {"all": predictions}
     if predictions["seen_in_pretraining"].any() and not predictions["seen_in_pretraining"].all():
@@ -166,7 +168,6 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     for people, table in groups.items():
         for model, own in table.groupby("model", sort=False):
             for fold, part in [(0, own), *own.groupby("fold")]:
-                low, high = balanced_accuracy_interval(part, classes, seed)
                 rows.append(
                     {
                         "model": model,
@@ -175,7 +176,11 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
                         "n_subjects": part["subject"].nunique(),
                         "n_windows": len(part),
                     }
-                    | score_predictions(part, classes)
-                    | {"balanced_accuracy_low": low, "balanced_accuracy_high": high}
+                    | (score_predictions(part, classes) if classes else score_values(part))
+                    | {
+                        f"{score}_{end}": value
+                        for score, interval in intervals(part, classes, seed).items()
+                        for end, value in zip(("low", "high"), interval, strict=True)
+                    }
                 )
     return pd.DataFrame(rows)

@@ -21,6 +21,61 @@ N_SWAPS = 10_000
 Floats = npt.NDArray[np.float64]
 
 
+def intervals(
+    predictions: pd.DataFrame, classes: tuple[str, ...], seed: int
+) -> dict[str, tuple[float, float]]:
+    """Return the bootstrap intervals over people that a table of results has, by score."""
+    if not classes:
+        return value_intervals(predictions, seed)
+    return {
+        "balanced_accuracy": balanced_accuracy_interval(predictions, classes, seed),
+        "auroc": auroc_interval(predictions, classes, seed),
+    }
+
+
+def value_intervals(
+    predictions: pd.DataFrame,
+    seed: int,
+    level: float = 0.95,
+    n_resamples: int = N_RESAMPLES,
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap intervals of the scores of values, resampling people.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        Columns ``subject``, ``truth``, ``prediction``, the latter two numbers.
+    seed, level, n_resamples
+        As in `balanced_accuracy_interval`.
+
+    Returns
+    -------
+    dict of str to tuple of float
+        Of ``pearson``, ``r2`` and ``rmse``; NaN with fewer than two people. Draws in which a score
+        is not defined count for nothing.
+    """
+    truth, guess = (predictions[name].to_numpy(np.float64) for name in ("truth", "prediction"))
+    people, subject = np.unique(predictions["subject"], return_inverse=True)
+    if len(people) < 2:
+        return dict.fromkeys(("pearson", "r2", "rmse"), (float("nan"), float("nan")))
+    middle = truth.mean()  # sums of squares of large numbers would cancel
+    t, g = truth - middle, guess - middle
+    products = np.stack([np.ones_like(t), t, g, t * t, g * g, t * g, (t - g) ** 2], axis=1)
+    sums = np.zeros((len(people), products.shape[1]))
+    np.add.at(sums, subject, products)
+    drawn = sums[_draw_people(len(people), n_resamples, seed)].sum(1)
+    n, st, sg, stt, sgg, stg, error = drawn.T
+    var_t, var_g = stt - st * st / n, sgg - sg * sg / n
+    least = 1e-12 * stt.mean()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        pearson = np.where(
+            (var_t > least) & (var_g > least), (stg - st * sg / n) / np.sqrt(var_t * var_g), np.nan
+        )
+        r2 = np.where(var_t > least, 1 - error / var_t, np.nan)
+    draws = {"pearson": pearson, "r2": r2, "rmse": np.sqrt(error / n)}
+    return {score: _middle(values, level) for score, values in draws.items()}
+
+
 def balanced_accuracy_interval(
     predictions: pd.DataFrame,
     classes: tuple[str, ...],
@@ -292,5 +347,7 @@ def _swaps(n_people: int, seed: int) -> Floats:
 def _middle(values: Floats, level: float) -> tuple[float, float]:
     """Ends of the middle part of the values."""
     tail = 50 * (1 - level)
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     return float(low), float(high)

@@ -19,10 +19,11 @@ from berger.adaptation.finetuning import (
     fine_tune,
     outputs,
 )
-from berger.adaptation.probe import embed_windows, fit_probe
+from berger.adaptation.probe import LinearProbe, embed_windows, fit_probe
 from berger.corpus import WindowDataset
 from berger.errors import BergerError
 from berger.evaluation.protocol import Array, Mask, choose_penalty
+from berger.evaluation.ridge import RidgeProbe, choose_ridge, fit_ridge
 from berger.models import (
     AdapterConfig,
     Classifier,
@@ -43,17 +44,31 @@ class Question:
     Attributes
     ----------
     windows : WindowDataset
-    labels : ndarray of int, shape (n_windows,)
-        Place of each window's class in `classes`.
+    labels : ndarray, shape (n_windows,)
+        Place of each window's class in `classes`, or values to regress on.
     classes : tuple of str
+        None in a regression.
     contract : InputContract
         What a model that answers it expects of its input.
+    target : str, optional
+        What the values of a regression are, with their unit.
     """
 
     windows: WindowDataset
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[Any]
     classes: tuple[str, ...]
     contract: InputContract
+    target: str | None = None
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the labels are values rather than classes."""
+        return bool(np.issubdtype(self.labels.dtype, np.floating))
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of classes; 1 for a value."""
+        return len(self.classes) or 1
 
     def some(self, which: Mask) -> Labelled:
         """Return a part of it."""
@@ -79,7 +94,7 @@ class Strategy(Protocol):
 
 
 class FrozenProbe:
-    """The encoder stays as it is; a logistic regression reads its features.
+    """The encoder stays as it is; a logistic or a ridge regression reads its features.
 
     Parameters
     ----------
@@ -111,10 +126,15 @@ class FrozenProbe:
         self.features = embed_windows(
             encoder, question.windows, pooling, batch_size=batch_size, quiet=quiet
         )
-        self.n_trained = (self.features.shape[1] + 1) * len(question.classes)
+        self.n_trained = (self.features.shape[1] + 1) * question.n_outputs
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is a penalty."""
+        if self.question.is_regression:
+            ridge, penalty = choose_ridge(
+                self.features, self.question.labels, train, validation, self.penalties
+            )
+            return lambda some: ridge.values(self.features[some]), penalty
         model, penalty = choose_penalty(
             self.features, self.question.labels, train, validation, self._fit, self.penalties
         )
@@ -124,7 +144,11 @@ class FrozenProbe:
         """As `Strategy.finish`."""
         question = self.question
         penalty = statistics.median_low(choices)
-        probe = fit_probe(self.features, question.labels, len(question.classes), penalty)
+        probe: LinearProbe | RidgeProbe
+        if question.is_regression:
+            probe = fit_ridge(self.features, question.labels, penalty)
+        else:
+            probe = fit_probe(self.features, question.labels, question.n_outputs, penalty)
         model = with_head(self.encoder, question, self.pooling)
         assert isinstance(model.head, nn.Linear)
         with torch.no_grad():
@@ -198,7 +222,7 @@ class FineTuning:
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is an epoch."""
-        model = self._fresh()
+        model = self._fresh(train)
         self.n_trained = count_trained(model, self.config)
         tuned = fine_tune(
             model,
@@ -211,14 +235,15 @@ class FineTuning:
         )
 
         def answer(some: Mask) -> Array:
-            logits = outputs(model, self.question.some(some).windows, self.config.batch_size)
-            return logits.double().softmax(1).numpy()
+            windows = self.question.some(some).windows
+            found = outputs(model, windows, self.config.batch_size).double()
+            return (found if self.question.is_regression else found.softmax(1)).numpy()
 
         return answer, float(tuned.best_epoch)
 
     def finish(self, choices: Sequence[float]) -> EEGModel:
         """As `Strategy.finish`."""
-        model = self._fresh()
+        model = self._fresh(np.ones(len(self.question.labels), bool))
         fine_tune(
             model,
             Labelled(self.question.windows, self.question.labels),
@@ -231,20 +256,23 @@ class FineTuning:
         )
         return model
 
-    def _fresh(self) -> EEGModel:
-        """The encoder as pretrained, with a new gate and head."""
+    def _fresh(self, train: Mask) -> EEGModel:
+        """The encoder as pretrained, with a new gate and head; values are scaled as in `train`."""
         question = self.question
         torch.manual_seed(self.seed)
         if isinstance(self.encoder, SpecMoE):
-            model: EEGModel = SpecMoE.from_experts(
+            model: SpecMoE | Classifier = SpecMoE.from_experts(
                 [*self.encoder.experts],
                 question.contract,
-                n_outputs=len(question.classes),
+                n_outputs=question.n_outputs,
                 classes=question.classes,
+                target=question.target,
                 **self.mixture.model_dump(),
             )
         else:
             model = with_head(self.encoder, question, self.pooling, self.adapter, self.head)
+        if model.values is not None:
+            model.values.fit(torch.from_numpy(question.labels[train]))
         return model.to(next(self.encoder.parameters()).device)
 
 
@@ -267,6 +295,7 @@ def with_head(
                 "pooling": pooling,
                 "n_chans": len(ch_names) if ch_names else None,
                 "classes": question.classes,
+                "target": question.target,
             }
         ),
         question.contract,

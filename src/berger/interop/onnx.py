@@ -35,6 +35,7 @@ BATCHES = (1, 2, 3)
 CHANS = (1, 4)
 """Sizes at which file and model are compared; of electrodes, where a file takes any number."""
 PROBABILITIES = "probability of each class, in the order of the metadata's classes"
+VALUES = "values of a regression: {}"
 HEAD = "what the head puts out: values of a regression, or logits of classes without names"
 SUMMARY = "features of each window: its tokens pooled"
 SIGNAL = "microvolts, prepared as the contract says"
@@ -84,7 +85,8 @@ def export(
     """Write a checkpoint's model as ONNX, and check that the file computes the same.
 
     It takes ``signal`` (batch, n_chans, n_times), float32, in microvolts. A model with classes
-    gives ``scores`` (batch, n_classes), their probabilities. An encoder gives ``features``
+    gives ``scores`` (batch, n_classes), their probabilities; one with a target ``values``
+    (batch, 1). An encoder gives ``features``
     (batch, dim) and ``tokens`` (batch, n_tokens, dim); a mixture without classes also gives
     ``scores`` (batch, n_outputs), what its head puts out, unless the head is new.
 
@@ -167,16 +169,18 @@ class _Network(nn.Module):
         self.model = model
         if model.classes:
             self.outputs = {"scores": PROBABILITIES}
+        elif model.target:
+            self.outputs = {"values": VALUES.format(model.target)}
         else:
             self.outputs = {"features": SUMMARY, "tokens": TOKENS}
-        if isinstance(model, SpecMoE) and not model.classes and not _head_is_new(model):
+        if isinstance(model, SpecMoE) and not model.is_adapted and not _head_is_new(model):
             self.outputs["scores"] = HEAD
 
     def forward(self, signal: Tensor, times: Tensor | None = None) -> tuple[Tensor, ...]:
         model = self.model
-        if model.classes:
-            logits: Tensor = model(signal) if times is None else model(signal, times)
-            return (logits.softmax(-1),)
+        if model.is_adapted:
+            answers: Tensor = model(signal) if times is None else model(signal, times)
+            return (answers.softmax(-1) if model.classes else answers,)
         assert isinstance(model, Encoder)
         features = model.forward_features(signal, times=times)
         encoded = features.summary, features.tokens
@@ -284,6 +288,7 @@ def _properties(model: EEGModel, outputs: dict[str, str], checkpoint: Path) -> d
         "contract": model.contract.model_dump(mode="json"),
         "signal": signal,
         "classes": model.classes,
+        "target": model.target,
         "outputs": outputs,
         "model": model.config.model_dump(mode="json"),
         "provenance": {name: value for name, value in provenance.items() if value is not None},

@@ -168,6 +168,17 @@ class EEGModel(nn.Module):
         """Names of the outputs; empty unless it was adapted to a classification."""
         return tuple(getattr(self.config, "classes", []))
 
+    @property
+    def target(self) -> str | None:
+        """What value it predicts, with its unit; None unless adapted to a regression."""
+        target: str | None = getattr(self.config, "target", None)
+        return target
+
+    @property
+    def is_adapted(self) -> bool:
+        """Whether it answers a question: what class a window has, or which value."""
+        return bool(self.classes or self.target)
+
     def check_montage(self, ch_names: Sequence[str], source: object) -> None:
         """Raise BergerError if the model cannot read one of a recording's electrodes."""
 

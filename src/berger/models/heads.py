@@ -24,7 +24,7 @@ from berger.errors import BergerError
 from berger.models.adapter import Adapter, AdapterConfig
 from berger.models.contract import EEGModel, Encoder, InputContract
 from berger.models.encoders import EncoderConfig, build_encoder
-from berger.models.layers import with_max_norm
+from berger.models.layers import ValueScale, with_max_norm
 
 Pooling = Literal["mean", "electrodes"]
 """Features of a window: their mean over electrodes and steps, or one mean for each electrode."""
@@ -109,6 +109,8 @@ class ClassifierConfig(Config):
         Number of electrodes that the encoder reads; needed for "electrodes" without a projection.
     classes : tuple of str
         Names of the classes, in the order of the outputs.
+    target : str, optional
+        In place of classes: the value that is predicted, with its unit.
     """
 
     name: Literal["classifier"] = "classifier"
@@ -117,15 +119,18 @@ class ClassifierConfig(Config):
     head: HeadConfig = LinearHeadConfig()
     pooling: Pooling = "mean"
     n_chans: int | None = Field(None, ge=1)
-    classes: tuple[str, ...] = Field(min_length=2)
+    classes: tuple[str, ...] = ()
+    target: str | None = None
 
     @property
     def n_outputs(self) -> int:
-        """Number of classes."""
-        return len(self.classes)
+        """Number of classes; 1 for a value."""
+        return len(self.classes) or 1
 
     @model_validator(mode="after")
-    def _electrodes_are_counted(self) -> Self:
+    def _parts_fit(self) -> Self:
+        if (len(self.classes) < 2) if self.target is None else self.classes:
+            raise ValueError("name at least two classes, or a target")
         check_pooling(self.head, self.pooling)
         if self.adapter.targets and self.n_chans not in (None, len(self.adapter.targets)):
             raise ValueError("n_chans must be the number of adapter.targets")
@@ -168,6 +173,7 @@ class Classifier(EEGModel):
         seconds = self.contract.window_seconds
         n_times = round(seconds * self.contract.sfreq) if seconds else None
         self.head = _head(config, self.encoder, n_times and self.adapter.n_times(n_times))
+        self.values = ValueScale() if config.target else None
 
     def adapt(
         self, signal: Tensor, ch_names: Sequence[str] | None = None
@@ -203,7 +209,7 @@ class Classifier(EEGModel):
         return pooled_features(self, signal, self.config.pooling, ch_names)
 
     def forward(self, signal: Tensor, ch_names: Sequence[str] | None = None) -> Tensor:
-        """Logits (batch, n_outputs).
+        """Logits (batch, n_outputs), or values (batch, 1) where there is a target.
 
         Parameters
         ----------
@@ -220,8 +226,8 @@ class Classifier(EEGModel):
                 features = step_features(self.encoder, signal, self.config.pooling, names)
             else:
                 features = self.encoder.forward_features(signal, names).tokens
-        logits: Tensor = self.head(features)
-        return logits
+        outputs: Tensor = self.head(features)
+        return outputs if self.values is None else self.values(outputs)
 
     def check_montage(self, ch_names: Sequence[str], source: object) -> None:
         if self.config.adapter.needs_montage:

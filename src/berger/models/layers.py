@@ -218,3 +218,25 @@ def with_max_norm(layer: Layer, limit: float) -> Layer:
     """Keep the norm of each output's weights at or below a limit; the layer itself is changed."""
     register_parametrization(layer, "weight", MaxNorm(limit))
     return layer
+
+
+class ValueScale(nn.Module):
+    """Values in their own unit from outputs around 0 with a deviation of 1."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("deviation", torch.ones(()))
+
+    def fit(self, values: Tensor) -> None:
+        """Take mean and deviation of values (n,); equal values leave the deviation at 1."""
+        deviation = values.std(correction=0)
+        self.mean.copy_(values.mean())
+        self.deviation.copy_(deviation if deviation > 0 else torch.ones(()))
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Return values of the same shape."""
+        return outputs * self.deviation + self.mean

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from berger.configuration import Config, differences
 from berger.errors import BergerError
 from berger.models.contract import Encoder, Features, InputContract
+from berger.models.layers import ValueScale
 from berger.models.spechinet import SpecHiNetConfig, SpecHiNetEncoder
 from berger.models.spechinet_published import SpecHiNetPublishedConfig, SpecHiNetPublishedEncoder
 from berger.spectral import welch
@@ -81,6 +82,8 @@ class SpecMoEConfig(MixtureConfig):
         1 for a regression.
     classes : tuple of str
         Names of the outputs of a classification.
+    target : str, optional
+        What the output of a regression is, with its unit.
     """
 
     name: Literal["specmoe"] = "specmoe"
@@ -88,6 +91,7 @@ class SpecMoEConfig(MixtureConfig):
     n_experts: int = Field(3, ge=1)
     n_outputs: int = Field(1, ge=1)
     classes: tuple[str, ...] = ()
+    target: str | None = None
 
     @property
     def sfreq(self) -> float:
@@ -108,6 +112,8 @@ class SpecMoEConfig(MixtureConfig):
     def _outputs_are_named(self) -> Self:
         if self.classes and len(self.classes) != self.n_outputs:
             raise ValueError(f"{len(self.classes)} classes but n_outputs: {self.n_outputs}")
+        if self.target and (self.classes or self.n_outputs > 1):
+            raise ValueError("a target has one output and no classes")
         if self.segment < 2:
             raise ValueError("segment_seconds must span two samples")
         return self
@@ -132,6 +138,7 @@ class SpecMoE(Encoder):
         self.experts = nn.ModuleList(build(config.expert) for _ in range(config.n_experts))
         self.gate = _gate(config)
         self.head = _head(config)
+        self.values = ValueScale() if config.target else None
 
     @classmethod
     def from_experts(
@@ -188,7 +195,7 @@ class SpecMoE(Encoder):
         """Outputs as from `forward` and gates as from `gates`, computed once."""
         gates = self.gates(signal)
         outputs: Tensor = self.head(self._pool_chans(self._mix(signal, times, gates)))
-        return outputs, gates
+        return outputs if self.values is None else self.values(outputs), gates
 
     def forward_features(
         self,

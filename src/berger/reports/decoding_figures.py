@@ -36,7 +36,8 @@ def forest(results: pd.DataFrame, models: Mapping[str, Look], chance: float) -> 
     chance : float
         Balanced accuracy of guessing.
     """
-    figure, ax = _rows(len(models), chance)
+    figure, ax = rows_of_models(len(models), AXIS)
+    ax.axvline(chance, **CHANCE_LINE)
     shown = []
     for row, (model, look) in enumerate(models.items()):
         label = ""
@@ -56,18 +57,19 @@ def forest(results: pd.DataFrame, models: Mapping[str, Look], chance: float) -> 
             ax.plot(value, row + shift, look.marker, **dot)
             if filled:
                 label = f"{value:.2f} ({low:.2f}–{high:.2f})" if low == low else f"{value:.2f}"
-        _name(ax, row, model, label)
+        name_row(ax, row, model, label)
     _limits(ax, [*shown, chance])
     return embed(figure, "Balanced accuracy of each model with its 95% interval.")
 
 
 def people(accuracies: pd.DataFrame, models: Mapping[str, Look], chance: float) -> Image:
     """Draw each person's own balanced accuracy (rows ``model, subject, seen, accuracy``)."""
-    figure, ax = _rows(len(models), chance)
+    figure, ax = rows_of_models(len(models), AXIS)
+    ax.axvline(chance, **CHANCE_LINE)
     for row, (model, look) in enumerate(models.items()):
         own = accuracies[accuracies["model"] == model].sort_values(["accuracy", "subject"])
         mean = own["accuracy"].mean()
-        _name(ax, row, model, f"mean {mean:.2f}")
+        name_row(ax, row, model, f"mean {mean:.2f}")
         ax.plot([mean, mean], [row - 0.26, row + 0.26], color=INK, linewidth=1.6)
         shift = stacked(own["accuracy"].to_numpy(dtype=float))
         for seen, face in ((True, look.colour), (False, "white")):
@@ -155,18 +157,17 @@ def _readable_on(background: Sequence[float]) -> str:
     return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.062 else INK
 
 
-def _rows(n_rows: int, chance: float) -> tuple[Figure, Axes]:
-    """Return axes with a row for each model, to be named by `_name`."""
+def rows_of_models(n_rows: int, xlabel: str) -> tuple[Figure, Axes]:
+    """Return axes with a row for each model, to be named by `name_row`."""
     figure, ax = axes(HALF, 0.75 + 0.68 * n_rows)
-    ax.axvline(chance, **CHANCE_LINE)
-    ax.set(xlabel=AXIS, ylim=(n_rows - 0.5, -0.72))
+    ax.set(xlabel=xlabel, ylim=(n_rows - 0.5, -0.72))
     ax.set_yticks([])
     ax.grid(axis="y", visible=False)
     ax.spines["left"].set_visible(False)
     return figure, ax
 
 
-def _name(ax: Axes, row: int, model: str, value: str) -> None:
+def name_row(ax: Axes, row: int, model: str, value: str) -> None:
     """Write a model's name and number above its row."""
     for x, text, side in ((0, shortened(model, 36), "left"), (1, value, "right")):
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}

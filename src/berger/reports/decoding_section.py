@@ -25,6 +25,7 @@ from berger.reports.blocks import (
 )
 from berger.reports.decoding_figures import VALUES
 from berger.reports.folders import Part, Run, mapping
+from berger.reports.regression_section import regression_section
 from berger.reports.scores import (
     CHANCE,
     EVERYBODY,
@@ -49,6 +50,8 @@ def decoding_section(part: Part) -> Section:
     """Report an adaptation run, finished or not."""
     run = part.run
     task = mapping(run.record, "task")
+    if task.get("kind") == "regression":
+        return regression_section(part)
     lead = "" if run.record else "This run has not ended; what it has left so far is shown. "
     if title := task.get("title") or task.get("name"):
         lead += f"{str(title).rstrip('.')}. "

@@ -354,6 +354,9 @@ def _adaptation(run: Run, cite: Cite) -> str:
         text += f", in windows of {task['window_seconds']:g} s"
     if classes := task.get("classes"):
         text += f" of the classes {enumeration(map(str, classes))}"
+    elif task.get("kind") == "regression":
+        target = mapping(task, "target")
+        text += f", to predict {target.get('name') or task.get('name')}"
     text += "."
     pooled = (
         "averaged over time, electrode by electrode"
@@ -364,8 +367,9 @@ def _adaptation(run: Run, cite: Cite) -> str:
     size = f" ({trained:,} parameters)" if trained else ""
     if config.get("strategy") == "frozen probe":
         text += (
-            f" The pretrained encoder was frozen and its features were {pooled}; a class-balanced "
-            f"logistic regression{size} on standardised features was fitted to them."
+            f" The pretrained encoder was frozen and its features were {pooled}; a "
+            f"{'ridge' if task.get('kind') == 'regression' else 'class-balanced logistic'} "
+            f"regression{size} on standardised features was fitted to them."
         )
     elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
@@ -389,13 +393,17 @@ def _adaptation(run: Run, cite: Cite) -> str:
         )
         seen = record.get("seen_in_pretraining") or ()
         text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
+    regression = task.get("kind") == "regression"
+    scores = "correlations and root mean squared errors" if regression else "balanced accuracies"
     text += (
-        " Results are balanced accuracies over all folds together, with 95% percentile intervals "
-        "of a bootstrap over people."
+        f" Results are {scores} over all folds together, with 95% percentile intervals of a "
+        "bootstrap over people."
     )
-    baselines = [name for name in config.get("baselines") or () if name != "chance"]
+    baselines = [str(name) for name in config.get("baselines") or () if name != "chance"]
+    if regression:
+        baselines = [name.replace("logistic", "ridge") for name in baselines]
     if baselines:
-        text += f" The same protocol was applied to {enumeration(map(str, baselines))}."
+        text += f" The same protocol was applied to {enumeration(baselines)}."
     return text
 
 

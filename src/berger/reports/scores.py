@@ -17,6 +17,7 @@ CHANCE = "chance"
 BASELINES = (
     "band power + logistic regression",
     "Riemannian tangent space + logistic regression",
+    *(f"{features} + ridge regression" for features in ("band power", "Riemannian tangent space")),
     "EEGNet",
     "ShallowConvNet",
     "same network, random weights",

@@ -60,6 +60,9 @@ class Target(Config):
     name: str
     unit: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
 
 class TaskConfig(Config):
     """A labelled data set and the question asked of it.
