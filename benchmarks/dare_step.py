@@ -5,7 +5,7 @@
 
 Windows of 58 electrodes × 4 s at 256 Hz, the paper's settings, one fixed draw of views that sees
 half of the time steps. A training step is masks, forward, losses, backward, clip, AdamW and the
-momentum update. Ways, which take turns step by step in one process:
+momentum update. Ways, which take turns in one process, forwards and backwards:
 
 picked      as shipped: visible patches are picked, then embedded
 gathered    every patch is embedded, then the visible ones are picked
@@ -211,9 +211,9 @@ def half_seen() -> tuple[int, Views]:
 
 
 def take_turns(benches: dict[str, Bench], repeats: int, act: Callable[[Bench], Any]) -> None:
-    """Let every way act in turn; what the first turn took is forgotten."""
+    """Let every way act in turn, there and back; what the first turn took is forgotten."""
     for turn in range(repeats + 1):
-        for bench in benches.values():
+        for bench in list(benches.values())[:: -1 if turn % 2 else 1]:
             act(bench)
             if turn == 0:
                 bench.seconds.clear()
