@@ -352,18 +352,24 @@ class DareEncoder(nn.Module):
         if visible is None:
             n_steps = signal.shape[2] // self.patch_size
             visible = torch.arange(n_steps * n_chans, device=signal.device).view(n_steps, n_chans)
-        patches = patches_at(signal, visible, self.patch_size)
-        tokens = self.embed(patches)
-        if self.spectrum is not None:
-            tokens = tokens + self.spectrum(patches)
-        tokens = tokens + self.electrodes(electrodes[visible % n_chans])
+        tokens = self.embed_visible(signal, electrodes, visible)
         steps = rearrange(tokens, "batch steps patches dim -> (batch steps) patches dim")
         # len() would be a constant of an exported graph
         x = torch.cat((steps, self.summary_tokens.expand(steps.shape[0], -1, -1)), 1)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x)
-        features: Tensor = self.norm(x[:, -self.n_streams :])
+        # of the last layer only what becomes of the summary tokens is kept
+        features: Tensor = self.norm(self.layers[-1](x, n_last=self.n_streams))
         return features.view(signal.shape[0], len(visible), self.n_streams, -1)
+
+    def embed_visible(self, signal: Tensor, electrodes: Tensor, visible: Tensor) -> Tensor:
+        """Return the tokens (batch, n_seen, n_visible, dim) of visible patches; see `forward`."""
+        patches = patches_at(signal, visible, self.patch_size)
+        tokens: Tensor = self.embed(patches)
+        if self.spectrum is not None:
+            tokens = tokens + self.spectrum(patches)
+        places: Tensor = self.electrodes(electrodes[visible % signal.shape[1]])
+        return tokens + places
 
 
 class PatchSpectrum(nn.Module):

@@ -115,26 +115,41 @@ class PreNormAttentionLayer(nn.Module):
             nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)
         )
 
-    def forward(self, tokens: Tensor, times: Tensor | None = None) -> Tensor:
-        """Map tokens to the same shape.
+    def forward(
+        self, tokens: Tensor, times: Tensor | None = None, n_last: int | None = None
+    ) -> Tensor:
+        """Map tokens to the same shape, or the last few of them.
 
         Parameters
         ----------
         tokens : Tensor, shape (batch, n_tokens, dim)
         times : Tensor, shape (batch or 1, n_tokens), optional
             Positions, by which the first half of each head's queries and keys is turned.
+        n_last : int, optional
+            Only the last so many tokens are wanted: they attend to all, the others are not mapped.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_tokens or n_last, dim)
         """
-        q, k, v = rearrange(
-            self.qkv(self.norm_attention(tokens)),
-            "batch tokens (three heads dim) -> three batch heads tokens dim",
-            three=3,
-            heads=self.n_heads,
+        first = 0 if n_last is None else tokens.shape[1] - n_last
+        normed = self.norm_attention(tokens)
+        if first:
+            dim = tokens.shape[-1]
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(normed[:, first:], weight[:dim], bias[:dim])
+            key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+        else:
+            query, key, value = self.qkv(normed).chunk(3, dim=-1)
+        q, k, v = (
+            rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.n_heads)
+            for x in (query, key, value)
         )
         if times is not None:
-            q, k = _rotate_first_half(q, times), _rotate_first_half(k, times)
+            q, k = _rotate_first_half(q, times[:, first:]), _rotate_first_half(k, times)
         attended = F.scaled_dot_product_attention(q, k, v)
         joined = rearrange(attended, "batch heads tokens dim -> batch tokens (heads dim)")
-        y = tokens + self.out(joined)
+        y = tokens[:, first:] + self.out(joined)
         out: Tensor = y + self.feedforward(self.norm_feedforward(y))
         return out
 
