@@ -14,10 +14,7 @@ from berger.channels import (
     kind_of,
     positions,
     reference_of,
-    spatial_order,
 )
-
-TEN_TWENTY = "Fp1 Fp2 F7 F3 Fz F4 F8 T7 C3 Cz C4 T8 P7 P3 Pz P4 P8 O1 O2".split()  # noqa: SIM905
 
 
 # --- Laws --------------------------------------------------------------------------------
@@ -140,13 +137,6 @@ def test_lettered_caps_are_not_mistaken_for_the_ten_twenty_system():
     assert canonical_names(["A1", "B1", "C3", "F1", "Cz"]) == [None, None, None, None, "Cz"]
     # Ear lobes are no sign of one.
     assert canonical_names(["A1", "A2", "C3", "E1"]) == [None, None, "C3", None]
-
-
-def test_spatial_order_goes_from_front_to_back_and_left_to_right():
-    shuffled = ["Cz", "EMG", "O2", "T8", "Fp2", "T3", "Fp1", "O1"]
-    order = [shuffled[index] for index in spatial_order(shuffled)]
-    assert order == ["Fp1", "Fp2", "T3", "Cz", "T8", "O1", "O2", "EMG"]
-    assert spatial_order(TEN_TWENTY) == list(range(len(TEN_TWENTY)))
 
 
 @pytest.mark.parametrize(

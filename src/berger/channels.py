@@ -172,18 +172,6 @@ def positions(ch_names: Sequence[str]) -> npt.NDArray[np.float64]:
     return np.array(places, dtype=np.float64).reshape(-1, 3)
 
 
-def spatial_order(ch_names: Sequence[str]) -> list[int]:
-    """Return the indices that sort a montage from front to back, in a row from left to right.
-
-    Names without a position come last, in the order given.
-    """
-    rank = {name: index for index, name in enumerate(_electrodes())}
-    return sorted(
-        range(len(ch_names)),
-        key=lambda index: rank.get(canonical_name(ch_names[index]) or "", len(rank)),
-    )
-
-
 def _parts(name: str) -> list[str]:
     """Split a label into electrode and references: "EEG FP1-REF" → ["fp1", "ref"]."""
     label = re.sub(r"^\s*(EEG|POL)[\s:_.-]+", "", name, flags=re.IGNORECASE)

@@ -130,7 +130,6 @@ class SpecMoE(Encoder):
     """
 
     config: SpecMoEConfig
-    experts_are_frozen = False
 
     def __init__(self, config: SpecMoEConfig, contract: InputContract | None = None) -> None:
         super().__init__(config, contract or InputContract(sfreq=config.sfreq))
@@ -267,28 +266,6 @@ class SpecMoE(Encoder):
             return gates.new_zeros(())
         entropy = -(gates * gates.clamp_min(1e-12).log()).sum(2).mean()
         return self.config.entropy_weight * (math.log(self.config.n_experts) - entropy)
-
-    def reset_head(self, n_outputs: int, classes: Sequence[str] = ()) -> None:
-        """Put a new head on, for another question."""
-        settings = self.config.model_dump() | {"n_outputs": n_outputs, "classes": tuple(classes)}
-        self.config = SpecMoEConfig.model_validate(settings)
-        self.head = _head(self.config).to(next(self.parameters()).device)
-
-    def freeze_experts(self, frozen: bool = True) -> None:
-        """Keep the experts as they are, or let them learn again.
-
-        Frozen experts are in evaluation mode even while the model trains: their batch norms keep
-        their statistics, and nothing is dropped out.
-        """
-        self.experts_are_frozen = frozen
-        self.experts.requires_grad_(not frozen)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        if self.experts_are_frozen:
-            self.experts.eval()
-        return self
 
     def _mix(self, signal: Tensor, times: Tensor | None, gates: Tensor) -> Tensor:
         """Gated features of all experts side by side (batch, n_chans, embed_dim)."""
