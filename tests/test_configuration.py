@@ -20,6 +20,7 @@ from berger.configuration import (
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig
 from berger.models import MODELS
+from berger.models.heads import MlpHeadConfig
 from berger.objectives.dual_alignment import DualAlignmentConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import PretrainingConfig
@@ -111,9 +112,19 @@ def test_every_field_can_be_overridden_by_its_dotted_name(tmp_path: Path) -> Non
 def test_a_field_of_another_kind_is_told_apart() -> None:
     with pytest.raises(BergerError) as caught:
         load_config(PretrainingConfig, None, {"objective.momentum": [1, 1]})
-    assert "unknown key 'objective.momentum'; another kind of objective has it." in str(
-        caught.value
-    )
+    assert (
+        "unknown key 'objective.momentum'; another kind of objective has it, to change kinds give "
+        "the whole of objective."
+    ) in str(caught.value)
+
+
+def test_the_kind_of_a_part_is_changed_by_giving_all_of_it() -> None:
+    """Fields of the kind before are not carried along, wherever they would fit."""
+    source = "conv-linear-probing"
+    with pytest.raises(BergerError, match=r"'head\.max_norm'; .* give the whole of head"):
+        load_config(AdaptationConfig, source, {"head.name": "mlp"})
+    changed = load_config(AdaptationConfig, source, {"head": "{name: mlp, dropout: 0.1}"})
+    assert changed.head == MlpHeadConfig(dropout=0.1)
 
 
 def test_configurations_are_frozen() -> None:

@@ -431,6 +431,7 @@ def export(
     out: Path,
     window_seconds: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
     n_chans: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    ch_names: str | None = None,
     with_times: bool = False,
     common: Common = Common(),
 ) -> None:
@@ -446,6 +447,9 @@ def export(
         Length of the windows; default: those that the model was trained on.
     n_chans
         Number of electrodes; default: the model's, or any number where it takes any.
+    ch_names
+        Electrodes that the file shall take, in this order, e.g. C3,Cz,C4; needed by a model that
+        finds its electrodes by name and reads any montage.
     with_times
         Let the file take the positions of the samples as a second input.
     """
@@ -456,6 +460,7 @@ def export(
         out,
         window_seconds=window_seconds,
         n_chans=n_chans,
+        ch_names=None if ch_names is None else [name.strip() for name in ch_names.split(",")],
         with_times=with_times,
         seed=common.seed or 0,
     )

@@ -113,7 +113,8 @@ def _explain(error: ValidationError, schema: type[Config]) -> str:
             near = same_end or difflib.get_close_matches(field, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else "remove it"
             if field in known:
-                hint = f"another kind of {field.rpartition('.')[0]} has it"
+                part = field.rpartition(".")[0]
+                hint = f"another kind of {part} has it, to change kinds give the whole of {part}"
             reasons.append(f"unknown key {field!r}; {hint}")
         elif kind == "missing":
             reasons.append(f"{field!r} is missing")

@@ -234,7 +234,11 @@ def dare(**changes: Any) -> Classifier:
 NAMES = ("C3", "C4", "Cz")
 
 
-@pytest.mark.parametrize("make", [classifier, mixture, dare])
+def dare_with_spectrum() -> Classifier:
+    return dare(spectrum=True)
+
+
+@pytest.mark.parametrize("make", [classifier, mixture, dare, dare_with_spectrum])
 def test_what_is_trained_is_what_the_answers_depend_on(make: Any) -> None:
     """No decoder, predictor or reconstructor, and everything once."""
     model = make()

@@ -588,10 +588,10 @@ def test_a_single_encoder_is_fine_tuned_and_so_is_its_untrained_twin(
         tell=said.append,
     )
     total = load_checkpoint(tiny_checkpoint).n_parameters
-    assert said == [
-        f"fine-tuned: trains 18 parameters; the pretrained encoder has {total:,}."  # 2 · (8 + 1)
+    assert said == [  # 2 · (8 + 1)
+        f"frozen encoder: trains 18 parameters; the pretrained encoder has {total:,}."
     ]
-    assert set(results["model"]) == {"fine-tuned", "same network, random weights"}
+    assert set(results["model"]) == {"frozen encoder", "same network, random weights"}
     before, after = load_checkpoint(tiny_checkpoint), load_checkpoint(out / "checkpoint")
     assert isinstance(after, Classifier)
     for name, value in before.state_dict().items():  # never unfrozen

@@ -22,7 +22,10 @@ from berger.importing import import_weights
 from berger.interop import onnx as door
 from berger.interop.onnx import Exported, export
 from berger.models import (
+    Classifier,
     ClassifierConfig,
+    DareConfig,
+    DareEEG,
     EEGModel,
     EuclideanAlignment,
     InputContract,
@@ -249,6 +252,43 @@ def test_a_model_of_certain_electrodes_takes_these(tmp_path: Path) -> None:
             export(checkpoint, tmp_path / "x.onnx", window_seconds=2, n_chans=4)
     with pytest.raises(BergerError, match=r"checkpoint: its linear head takes no times; leave"):
         export(checkpoint, tmp_path / "x.onnx", window_seconds=2, with_times=True)
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_model_that_finds_electrodes_by_name_is_told_them(
+    adapted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    config = DareConfig(embed_dim=16, n_heads=2, n_streams=2, parts="encoder")
+    contract = InputContract(sfreq=256, window_seconds=1)
+    described = ClassifierConfig(encoder=config, classes=("a", "b")) if adapted else config
+    model = create_model(described, contract).eval()
+    checkpoint, file = saved(model, tmp_path / "checkpoint"), tmp_path / "x.onnx"
+    words = ["export", "--checkpoint", str(checkpoint), "--out", str(file)]
+    for more, complaint in (
+        ([], "finds its electrodes by name; say by --ch-names which the file shall take, e.g. "),
+        (["--ch-names", "C3,C4", "--n-chans", "3"], "was made for 2 electrodes; leave --n-chans"),
+        (["--ch-names", "C3,TP9"], "the model has no embedding for TP9; "),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more])
+        assert ended.value.code == 2
+        assert f"berger: {checkpoint}: {complaint}" in capsys.readouterr().err
+    assert not file.exists()
+    main([*words, "--ch-names", "C3, Cz, C4"])
+    outputs, signal = run(file, microvolts(2, 3, 256)), microvolts(2, 3, 256)
+    names = ("C3", "Cz", "C4")
+    assert metadata(file)["contract"]["ch_names"] == list(names)
+    with torch.inference_mode():
+        if isinstance(model, Classifier):
+            agree(outputs["scores"], model(signal, names).softmax(1))
+        else:
+            assert isinstance(model, DareEEG)
+            agree(outputs["tokens"], model.forward_features(signal, names).tokens)
+            assert "all of the first time step first" in metadata(file)["outputs"]["tokens"]
+    fixed = create_model(described, contract.model_copy(update={"ch_names": names}))
+    with pytest.raises(BergerError, match=r"was made for C3 Cz C4 in this order; leave --ch-names"):
+        export(saved(fixed, tmp_path / "fixed"), file, ch_names=("Cz", "C3", "C4"))
 
 
 def test_electrodes_end_to_end_must_be_counted(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 PROBE: Final = "frozen probe"
 FINE_TUNED: Final = "fine-tuned"
 CONV_PROBE: Final = "conv-linear probe"
+FROZEN: Final = "frozen encoder"
 
 
 class AdaptationConfig(Config):
@@ -127,8 +128,9 @@ class AdaptationConfig(Config):
         """What the adapted model is called in tables."""
         if self.strategy == "frozen probe":
             return PROBE
-        frozen = self.fine_tuning.unfreeze is None
-        return CONV_PROBE if frozen and self.head.name == "steps" else FINE_TUNED
+        if not self.fine_tuning.stays_frozen:
+            return FINE_TUNED
+        return CONV_PROBE if self.head.name == "steps" else FROZEN
 
 
 def adapt(

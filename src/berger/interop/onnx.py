@@ -23,7 +23,15 @@ from torch.export import Dim
 from berger import __version__
 from berger.errors import BergerError
 from berger.files import sha256, written_whole
-from berger.models import Classifier, EEGModel, Encoder, SpecMoE, load_checkpoint
+from berger.models import (
+    Classifier,
+    DareEEG,
+    EEGModel,
+    Encoder,
+    InputContract,
+    SpecMoE,
+    load_checkpoint,
+)
 from berger.models.spechinet_published import SpecHiNetPublishedEncoder
 
 OPSET = 23
@@ -44,7 +52,7 @@ ALIGNED = (
     "over the usable windows X of the same recording; eigenvalues of R below {tolerance:g} of the "
     "median electrode's variance have no share in R^(-1/2)"
 )
-TOKENS = "features of each token, all of the first electrode first"
+TOKENS = "features of each token, all of the first {} first"
 
 Shape = tuple[int | str, ...]
 
@@ -79,6 +87,7 @@ def export(
     *,
     window_seconds: float | None = None,
     n_chans: int | None = None,
+    ch_names: Sequence[str] | None = None,
     with_times: bool = False,
     seed: int = 0,
 ) -> Exported:
@@ -100,6 +109,9 @@ def export(
         Length of the windows; default: the contract's.
     n_chans : int, optional
         Number of electrodes; default: the contract's, or any where the model takes any.
+    ch_names : sequence of str, optional
+        Electrodes that the file shall take, in this order, where the contract leaves them open; a
+        model that finds its electrodes by name needs them.
     with_times : bool
         Let the file take ``times`` (batch, n_times), float32, as well: the position of each
         sample. Otherwise they are 0.1 to 1.1 over the window.
@@ -118,7 +130,7 @@ def export(
     model = load_checkpoint(checkpoint)
     if with_times and isinstance(model, Classifier):
         raise BergerError(f"{checkpoint}: its linear head takes no times; leave --with-times out.")
-    contract = model.contract
+    contract = model.contract = _with_names(model, checkpoint, ch_names)
     chans = _n_chans(model, checkpoint, n_chans)
     seconds = contract.window_seconds if window_seconds is None else window_seconds
     if seconds is None:
@@ -172,8 +184,15 @@ class _Network(nn.Module):
         elif model.target:
             self.outputs = {"values": VALUES.format(model.target)}
         else:
+<<<<<<< HEAD
             self.outputs = {"features": SUMMARY, "tokens": TOKENS}
         if isinstance(model, SpecMoE) and not model.is_adapted and not _head_is_new(model):
+=======
+            assert isinstance(model, Encoder)
+            belongs = "electrode" if model.features_by_electrode else "time step"
+            self.outputs = {"features": SUMMARY, "tokens": TOKENS.format(belongs)}
+        if isinstance(model, SpecMoE) and not model.classes and not _head_is_new(model):
+>>>>>>> review5
             self.outputs["scores"] = HEAD
 
     def forward(self, signal: Tensor, times: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -195,11 +214,29 @@ def _head_is_new(model: EEGModel) -> bool:
     return made_from.get("kind") == "assembly" or len(made_from.get("imported", ())) > 1
 
 
+def _with_names(model: EEGModel, checkpoint: Path, ch_names: Sequence[str] | None) -> InputContract:
+    """Return the model's contract, with the electrodes that were asked for."""
+    contract = model.contract
+    if ch_names is not None:
+        if contract.ch_names not in (None, tuple(ch_names)):
+            raise BergerError(
+                f"{checkpoint}: was made for {' '.join(contract.ch_names or ())} in this order; "
+                "leave --ch-names out."
+            )
+        model.check_montage(ch_names, checkpoint)
+        contract = contract.model_copy(update={"ch_names": tuple(ch_names)})
+    if contract.ch_names is None and any(isinstance(part, DareEEG) for part in model.modules()):
+        raise BergerError(
+            f"{checkpoint}: finds its electrodes by name; say by --ch-names which the file shall "
+            "take, e.g. --ch-names C3,Cz,C4."
+        )
+    return contract
+
+
 def _n_chans(model: EEGModel, checkpoint: Path, asked: int | None) -> int | None:
     """Return how many electrodes the file shall take, None for any number."""
-    own = len(model.contract.ch_names) if model.contract.ch_names else None
-    if own is None and isinstance(model, Classifier):
-        own = model.config.n_chans
+    counted = model.config.n_chans if isinstance(model, Classifier) else None
+    own = len(model.contract.ch_names) if model.contract.ch_names else counted
     if own and asked not in (None, own):
         raise BergerError(f"{checkpoint}: was made for {own} electrodes; leave --n-chans out.")
     if asked is not None and asked < 1:

@@ -246,7 +246,9 @@ class DareEEG(Encoder):
 
     def depth_groups(self) -> list[list[nn.Parameter]]:
         encoder = self.encoder
-        tokens = (*encoder.embed.parameters(), *encoder.electrodes.parameters())
+        tokens = [*encoder.embed.parameters(), *encoder.electrodes.parameters()]
+        if encoder.spectrum is not None:
+            tokens += encoder.spectrum.parameters()
         layers = [[*layer.parameters()] for layer in encoder.layers]
         layers[-1] += encoder.norm.parameters()
         return [[*tokens, encoder.summary_tokens], *layers]

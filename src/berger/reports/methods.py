@@ -439,7 +439,9 @@ def _adapter(adapter: Mapping[str, Any]) -> str:
             f"of norm up to {adapter['max_norm']:g})"
         )
     if adapter.get("resample"):
-        parts.append("were brought to the encoder's sampling rate by a fixed filter")
+        parts.append(
+            "were brought, where it differed, to the encoder's sampling rate by a fixed filter"
+        )
     if size := adapter.get("kernel_size"):
         parts.append(f"passed a trained filter of {size} samples for each channel")
     return f" In front of the encoder signals {enumeration(parts)}." if parts else ""
@@ -484,7 +486,7 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
     if patience := settings.get("stop_after"):
         text += f" It ended after {patience} epochs without a lower validation loss."
     unfreeze = settings["unfreeze"]
-    if unfreeze is None:
+    if unfreeze is None or unfreeze >= settings["epochs"]:
         text += " What was pretrained stayed frozen."
     elif unfreeze:
         text += f" What was pretrained was frozen before epoch {unfreeze + 1}."

@@ -57,6 +57,7 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "frozen probe": Look("#0066a8", "o"),
         "fine-tuned": Look("#0066a8", "o"),
         "conv-linear probe": Look("#0066a8", "o"),
+        "frozen encoder": Look("#0066a8", "o"),
         "same network, random weights": Look("#b5538f", "^"),
         "band power + logistic regression": Look("#00805e", "s"),
         "chance": Look("#6b7280", "D"),
