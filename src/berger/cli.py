@@ -448,8 +448,7 @@ def export(
     n_chans
         Number of electrodes; default: the model's, or any number where it takes any.
     ch_names
-        Electrodes that the file shall take, in this order, e.g. C3,Cz,C4; needed by a model that
-        finds its electrodes by name and reads any montage.
+        Electrodes of the file in this order, e.g. C3,Cz,C4, for models that find them by name.
     with_times
         Let the file take the positions of the samples as a second input.
     """

@@ -184,15 +184,10 @@ class _Network(nn.Module):
         elif model.target:
             self.outputs = {"values": VALUES.format(model.target)}
         else:
-<<<<<<< HEAD
-            self.outputs = {"features": SUMMARY, "tokens": TOKENS}
-        if isinstance(model, SpecMoE) and not model.is_adapted and not _head_is_new(model):
-=======
             assert isinstance(model, Encoder)
             belongs = "electrode" if model.features_by_electrode else "time step"
             self.outputs = {"features": SUMMARY, "tokens": TOKENS.format(belongs)}
-        if isinstance(model, SpecMoE) and not model.classes and not _head_is_new(model):
->>>>>>> review5
+        if isinstance(model, SpecMoE) and not model.is_adapted and not _head_is_new(model):
             self.outputs["scores"] = HEAD
 
     def forward(self, signal: Tensor, times: Tensor | None = None) -> tuple[Tensor, ...]:
