@@ -237,6 +237,9 @@ class TaskWindows:
         rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
         by_file = rows["subject"][[name in files for name in file_marks(rows)]]
         by_name = provenance.get("subjects", {}).get("train", ())
+        same_corpus = provenance.get("corpus", {}).get("id") == self.corpus.manifest.id
+        if same_corpus and "subjects" not in provenance:  # then it may have been anybody
+            return set(self.subjects)
         return {*by_file, *by_name} & set(self.subjects)
 
 
@@ -364,7 +367,7 @@ def adapt(
                 device=place,
                 quiet=quiet,
             )
-            title = baseline_title(name, question)
+            title = baseline_title(name, question.is_regression)
             tested[title] = run_folds(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
