@@ -491,7 +491,7 @@ def report(folder: Path, *, out: Path | None = None, common: Common = Common()) 
     Parameters
     ----------
     folder
-        Made by prepare, pretrain, adapt or demo.
+        Made by prepare, pretrain, adapt, evaluate or demo.
     out
         HTML file; default: FOLDER/report.html.
     """
