@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 import shutil
+import time
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -312,14 +315,16 @@ def test_people_seen_in_pretraining_are_refused_or_marked(
 
 
 def ends(piece: cells_module.Piece) -> tuple[cells_module.Piece, str]:
-    """A cell that ends its process; the others have nothing to do."""
-    import multiprocessing
-    import os
-
+    """End the process in another one; in this one, wait until that has happened."""
+    ended = piece.out / "ended"
     piece.running.parent.mkdir(parents=True, exist_ok=True)
     piece.running.touch()
     if multiprocessing.parent_process() is not None:
+        ended.touch()
         os._exit(9)
+    deadline = time.monotonic() + 300
+    while not ended.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     piece.running.unlink()
     return piece, ""
 

@@ -51,7 +51,8 @@ def build_report(folder: Path, *, out: Path | None = None, seed: int = 0) -> Pat
     Parameters
     ----------
     folder : Path
-        Of a corpus, of a pretraining, an adaptation or an evaluation, or one level above some of these.
+        Of a corpus, of a pretraining, an adaptation or an evaluation, or one level above some of
+        these.
     out : Path, optional
         The file; by default ``report.html`` in `folder`.
     seed : int
