@@ -41,6 +41,7 @@ ROOMS = [
     "interop",
     "demo",
     "overrides",
+    "telling",
     "cli",
 ]
 

@@ -19,6 +19,7 @@ from berger.configuration import (
 )
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig
+from berger.evaluation.plan import EvaluationConfig
 from berger.models import MODELS
 from berger.models.heads import MlpHeadConfig
 from berger.objectives.dual_alignment import DualAlignmentConfig
@@ -30,6 +31,7 @@ SCHEMAS: dict[str, type[Config]] = {
     "preparation": PreprocessingConfig,
     "pretraining": PretrainingConfig,
     "adaptation": AdaptationConfig,
+    "evaluation": EvaluationConfig,
 }
 
 

@@ -21,6 +21,7 @@ from berger import __version__
 from berger.configuration import Config, field_names, load_config, shipped_configs
 from berger.errors import BergerError
 from berger.overrides import schema_of, take_overrides
+from berger.telling import describe_corpus, tell_doubts, tell_failed_cells, tell_failures
 
 app = App(
     name="berger",
@@ -30,7 +31,6 @@ app = App(
 corpus_app = App(name="corpus", help="Look into a corpus.")
 app.command(corpus_app)
 
-MOST_FAILURES = 10
 NOT_OUR_FAULT = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
@@ -149,15 +149,8 @@ def prepare(
         progress=not common.quiet,
         check_sources=check_sources,
     )
-    _tell_failures([failure.reason for failure in summary.failures])
-    if summary.unknown_people > 1:
-        print(
-            f"berger: {summary.unknown_people} recordings do not tell who was recorded, and each "
-            "is taken as a person of its own; if one person has several, set --subject_pattern.",
-            file=sys.stderr,
-        )
-    if summary.shared_subjects:
-        _tell_shared_subjects(summary.shared_subjects)
+    tell_failures([failure.reason for failure in summary.failures])
+    tell_doubts(summary)
     common.say(str(summary))
 
 
@@ -172,23 +165,7 @@ def info(corpus: str, *, common: Common = Common()) -> None:
     """
     from berger.corpus import open_corpus
 
-    opened = open_corpus(corpus)
-    counts = opened.manifest.counts
-    lines = [
-        f"corpus      {opened.manifest.id[:16]}",
-        f"recordings  {counts.ok} ok, {counts.failed} failed, {counts.rejected} rejected",
-        f"subjects    {len(opened.subjects)}",
-        f"hours       {opened.hours:.2f} usable, {counts.seconds_dropped / 3600:.2f} dropped",
-        f"rate        {opened.manifest.preprocessing.sfreq:g} Hz",
-    ]
-    lines += [
-        f"site        {site}: {hours:.2f} hours" for site, hours in opened.hours_by_site.items()
-    ]
-    lines += [
-        f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
-        for montage in opened.manifest.montages
-    ]
-    print("\n".join(lines))
+    print(describe_corpus(open_corpus(corpus)))
 
 
 @corpus_app.command
@@ -385,6 +362,51 @@ def adapt(
 
 
 @app.command
+def evaluate(
+    config: str,
+    *,
+    out: Path,
+    print_config: bool = False,
+    common: Common = Common(),
+    overrides: Overrides = None,
+) -> None:
+    """Evaluate models on tasks, by adaptations, seeds and folds; running it again continues.
+
+    A cell that fails is a row with its reason, and tried again by the next run; the exit status is
+    0 unless all fail.
+
+    Parameters
+    ----------
+    config
+        YAML file or name of a shipped configuration; every field can be overridden, e.g. --n_folds
+        3. --seed gives one seed in place of the configuration's.
+    out
+        The evaluation's folder; ends with OUT/results.parquet and OUT/report.html.
+    print_config
+        Show what would run, and stop.
+    """
+    from berger.evaluation.matrix import evaluate as run
+    from berger.evaluation.matrix import format_results
+    from berger.evaluation.plan import EvaluationConfig
+    from berger.reports import build_report
+
+    seeds = {} if common.seed is None else {"seeds": [common.seed]}
+    settings = load_config(EvaluationConfig, config, {**(overrides or {}), **seeds})
+    if print_config:
+        return _print_config(settings)
+    cells = run(
+        settings,
+        out,
+        device=common.device,
+        workers=common.n_processes,
+        quiet=common.quiet,
+        tell=lambda sentence: tell_failures([sentence]),
+    )
+    tell_failed_cells(cells)
+    common.say(f"{format_results(out)}\nOpen {build_report(out)}")
+
+
+@app.command
 def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) -> None:
     """Write one row of features per window of new recordings.
 
@@ -400,7 +422,7 @@ def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) 
     from berger.inference import embed as run
 
     failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
-    _tell_failures(failures["reason"].tolist())
+    tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -420,7 +442,7 @@ def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()
     from berger.inference import predict as run
 
     failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
-    _tell_failures(failures["reason"].tolist())
+    tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -473,7 +495,7 @@ def report(folder: Path, *, out: Path | None = None, common: Common = Common()) 
     Parameters
     ----------
     folder
-        Made by prepare, pretrain, adapt or demo.
+        Made by prepare, pretrain, adapt, evaluate or demo.
     out
         HTML file; default: FOLDER/report.html.
     """
@@ -574,27 +596,3 @@ def _with_seed(overrides: dict[str, Any] | None, common: Common) -> dict[str, An
 def _print_config(config: Config) -> None:
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     print(content, end="")
-
-
-def _tell_failures(reasons: Sequence[str]) -> None:
-    """Say on stderr which recordings were left out and why; of very many, the first."""
-    for reason in reasons[:MOST_FAILURES]:
-        print(f"berger: left out {reason}", file=sys.stderr)
-    if len(reasons) > MOST_FAILURES:
-        print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)
-
-
-def _tell_shared_subjects(shared: Sequence[tuple[str, Sequence[str]]]) -> None:
-    """Say on stderr which subjects several folders have; of very many, the first."""
-    subjects = [subject for subject, _ in shared]
-    folders = sorted({folder for _, several in shared for folder in several})
-    codes, places = (
-        ", ".join([*names[:3], *(["..."] if len(names) > 3 else [])])
-        for names in (subjects, folders)
-    )
-    print(
-        f"berger: several folders ({places}) have recordings of the same subjects ({codes}), and "
-        "each of these is taken as one person; if they are different people, set --subject_pattern "
-        r"so that it takes the folder too, e.g. '(?P<subject>[^/]+/s\d+)'.",
-        file=sys.stderr,
-    )

@@ -26,7 +26,8 @@ C = TypeVar("C", bound=Config)
 def shipped_configs() -> dict[str, Path]:
     """Return name → YAML file of every configuration that is shipped with the package.
 
-    The folder that a file lies in says what it configures: preparation, pretraining, adaptation.
+    The folder that a file lies in says what it configures: preparation, pretraining, adaptation,
+    evaluation.
     """
     folder = Path(str(resources.files("berger") / "configs"))
     return {file.stem: file for file in sorted(folder.glob("*/*.yaml"))}

@@ -20,6 +20,10 @@ def schema_of(command: str) -> type[Config] | None:
         from berger.evaluation.decoding import AdaptationConfig
 
         return AdaptationConfig
+    if command == "evaluate":
+        from berger.evaluation.plan import EvaluationConfig
+
+        return EvaluationConfig
     return None
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -154,6 +154,7 @@ def pretrain(
     out: Path,
     *,
     expert: int | None = None,
+    subjects: Sequence[str] | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int = 0,
@@ -173,6 +174,8 @@ def pretrain(
         also ``part.parquet``, recording and start in samples of its windows.
     expert : int, optional
         Which of `config.experts`, from 0; may be left out where there is one only.
+    subjects : sequence of str, optional
+        See nobody else, neither to train nor to watch; default: everybody.
     resume : bool
         Continue an interrupted run in `out`.
     device : {"auto", "cpu", "cuda"}
@@ -200,15 +203,16 @@ def pretrain(
         known = "is 0" if config.experts == 1 else f"are 0 to {config.experts - 1}"
         raise BergerError(f"--expert {expert}: there {known}; see `experts` in the configuration.")
     corpus = open_corpus(corpus_folder, progress=not quiet)
+    everybody = corpus.subjects if subjects is None else tuple(subjects)
     people = split_subjects(
-        corpus.subjects,
+        everybody,
         {"train": 1 - config.validation_share, "validation": config.validation_share},
         config.seed,
     )
     if not people["train"] or not people["validation"]:
         raise BergerError(
-            f"{corpus_folder}: holds recordings of {corpus.subjects[0]} only; pretraining needs at "
-            "least two people, one of them to watch it on."
+            f"{corpus_folder}: recordings of {' '.join(everybody) or 'nobody'} only; pretraining "
+            "needs at least two people, one of them to watch it on."
         )
     everything = corpus.windows(config.window_seconds, config.window_step, people["train"])
     if len(everything) < config.experts:

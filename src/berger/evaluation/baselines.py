@@ -69,9 +69,9 @@ def check_installed(names: Sequence[str]) -> None:
             require_braindecode(name)
 
 
-def baseline_title(name: str, question: Question) -> str:
+def baseline_title(name: str, is_regression: bool) -> str:
     """Return what a baseline is called in tables: values are read by another regression."""
-    return name.replace("logistic", "ridge") if question.is_regression else name
+    return name.replace("logistic", "ridge") if is_regression else name
 
 
 def learn_baseline(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import yaml
@@ -19,7 +20,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
 from berger.configuration import Config
-from berger.corpus import Corpus, open_corpus, prepare
+from berger.corpus import Corpus, PreparationSummary, WindowDataset, open_corpus, prepare
 from berger.errors import BergerError
 from berger.evaluation.baselines import (
     BAND_POWER,
@@ -30,11 +31,7 @@ from berger.evaluation.baselines import (
     check_installed,
     learn_baseline,
 )
-from berger.evaluation.protocol import (
-    class_numbers,
-    run_folds,
-    summarise,
-)
+from berger.evaluation.protocol import Fold, class_numbers, run_folds, summarise
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
 from berger.models import (
@@ -48,6 +45,7 @@ from berger.models import (
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling, check_pooling
+from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
 from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
@@ -60,8 +58,8 @@ CONV_PROBE: Final = "conv-linear probe"
 FROZEN: Final = "frozen encoder"
 
 
-class AdaptationConfig(Config):
-    """How a checkpoint is adapted and tested.
+class AdaptationMethod(Config):
+    """One way to adapt an encoder, whatever the folds and seeds.
 
     Attributes
     ----------
@@ -84,18 +82,8 @@ class AdaptationConfig(Config):
         have no encoder read the recordings as they are.
     penalties : tuple of float
         Strengths of the L2 penalty from which the validation people choose.
-    n_folds : int, optional
-        Folds by person; default: the task's.
-    validation_share : float
-        Share of the people outside the test fold by whom the penalty is chosen.
-    baselines : tuple of str
-        What is run beside it on the same folds, of `berger.evaluation.baselines.Baseline`.
-    network_training : FineTuningConfig
-        How EEGNet and ShallowConvNet are trained when they are among the baselines.
     batch_size : int
         Windows that the encoder sees at once; on a processor few are faster than many.
-    seed : int
-        Of folds, random weights and bootstrap.
     """
 
     strategy: Literal["frozen probe", "fine-tuning"] = "frozen probe"
@@ -106,12 +94,7 @@ class AdaptationConfig(Config):
     pooling: Pooling = "mean"
     euclidean_alignment: EuclideanAlignment | None = None
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
-    n_folds: int | None = Field(None, ge=2)
-    validation_share: float = Field(0.25, gt=0, lt=1)
-    baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
-    network_training: FineTuningConfig = FineTuningConfig()
     batch_size: int = Field(16, ge=1)
-    seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -131,6 +114,153 @@ class AdaptationConfig(Config):
         if not self.fine_tuning.stays_frozen:
             return FINE_TUNED
         return CONV_PROBE if self.head.name == "steps" else FROZEN
+
+
+class AdaptationConfig(AdaptationMethod):
+    """How a checkpoint is adapted and tested; beside what `AdaptationMethod` says.
+
+    Attributes
+    ----------
+    n_folds : int, optional
+        Folds by person; default: the task's.
+    validation_share : float
+        Share of the people outside the test fold by whom the penalty is chosen.
+    baselines : tuple of str
+        What is run beside it on the same folds, of `berger.evaluation.baselines.Baseline`.
+    network_training : FineTuningConfig
+        How EEGNet and ShallowConvNet are trained when they are among the baselines.
+    seed : int
+        Of folds, random weights and bootstrap.
+    """
+
+    n_folds: int | None = Field(None, ge=2)
+    validation_share: float = Field(0.25, gt=0, lt=1)
+    baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
+    network_training: FineTuningConfig = FineTuningConfig()
+    seed: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskWindows:
+    """The labelled windows that a task has in a corpus.
+
+    Attributes
+    ----------
+    task : TaskConfig
+    corpus : Corpus
+    table : DataFrame
+        ``recording, subject, start, label``, one row a window; ``start`` in the corpus' samples.
+    left_out : DataFrame
+        Recordings and windows that the task does not use, and why.
+    windows : WindowDataset
+        Their signals, in the same order.
+    labels : ndarray, shape (n_windows,)
+        Place of the class in `task.classes`, or a value.
+    """
+
+    task: TaskConfig
+    corpus: Corpus
+    table: pd.DataFrame
+    left_out: pd.DataFrame
+    windows: WindowDataset
+    labels: npt.NDArray[Any]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Everybody who has windows, sorted."""
+        return tuple(sorted(set(self.table["subject"])))
+
+    def folds(self, n_folds: int | None, validation_share: float, seed: int) -> list[Fold]:
+        """Return the folds of the task's split; see `berger.tasks.TaskConfig.folds`."""
+        used = self.corpus.recordings["recording"].isin(self.table["recording"])
+        rows = self.corpus.recordings[used]
+        return self.task.folds(
+            [*rows["subject"]],
+            [*rows["site"]],
+            n_folds=n_folds,
+            validation_share=validation_share,
+            seed=seed,
+        )
+
+    def ask(self, contract: InputContract, method: AdaptationMethod | None = None) -> Question:
+        """Return the question for a model; signals are as recorded, aligned by nobody.
+
+        Parameters
+        ----------
+        contract : InputContract
+            Of the encoder.
+        method : AdaptationMethod, optional
+            How it will be adapted.
+        """
+        method = method or AdaptationMethod()
+        one_montage = method.pooling == "electrodes" or method.adapter.needs_montage
+        preprocessing = self.corpus.manifest.preprocessing
+        own = contract.model_copy(
+            update={
+                "sfreq": preprocessing.sfreq,
+                "window_seconds": self.task.window_seconds,
+                "preprocessing": preprocessing,
+                "ch_names": self.windows.blocks[0].ch_names if one_montage else None,
+                "euclidean_alignment": method.euclidean_alignment,
+            }
+        )
+        target = self.task.target or self.task.name
+        classification = self.task.kind == "classification"
+        return Question(
+            self.windows,
+            self.labels,
+            self.task.classes,
+            own,
+            None if classification else str(target),
+        )
+
+    def align(self, question: Question, quiet: bool) -> tuple[Question, dict[str, int]]:
+        """Align a question's recordings as its contract says; also return empty directions."""
+        how = question.contract.euclidean_alignment
+        if how is None:
+            return question, {}
+        usable = self.corpus.windows(self.task.window_seconds)
+        aligned, empty_directions = align(self.windows, usable, how, quiet=quiet)
+        return replace(question, windows=aligned), empty_directions
+
+    def in_seconds(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Turn ``start`` into seconds from the first sample of the file.
+
+        The corpus may have cut a part of it.
+        """
+        rows = self.corpus.recordings.set_index("recording").loc[predictions["recording"]]
+        start = predictions["start"] / rows["sfreq"].to_numpy() + rows["offset_seconds"].to_numpy()
+        return predictions.assign(start=start)
+
+    def seen_by(self, encoder: Encoder) -> set[str]:
+        """Return the people whom pretraining saw: by their name, or by a file of theirs."""
+        provenance = encoder.provenance
+        files = set(provenance.get("training_files", ()))
+        rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
+        by_file = rows["subject"][[name in files for name in file_marks(rows)]]
+        by_name = provenance.get("subjects", {}).get("train", ())
+        same_corpus = provenance.get("corpus", {}).get("id") == self.corpus.manifest.id
+        if same_corpus and "subjects" not in provenance:  # then it may have been anybody
+            return set(self.subjects)
+        return {*by_file, *by_name} & set(self.subjects)
+
+
+def read_task(task: TaskConfig, corpus: Corpus) -> TaskWindows:
+    """Find the labelled windows of a task in a corpus.
+
+    Raises
+    ------
+    BergerError
+        If there are none, or they do not suffice.
+    """
+    cut = cut_windows(task, corpus)
+    windows = corpus.windows_at(cut.table, task.window_seconds)
+    labels: npt.NDArray[Any] = (
+        class_numbers(cut.table, task.classes)
+        if task.classes
+        else cut.table["label"].to_numpy(np.float64)
+    )
+    return TaskWindows(task, corpus, cut.table, cut.left_out, windows, labels)
 
 
 def adapt(
@@ -187,46 +317,36 @@ def adapt(
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.is_adapted:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")
-    corpus = _task_corpus(task, encoder, config.adapter, out, data, corpus_folder, workers, quiet)
-    cut = cut_windows(task, corpus)
-    table = cut.table
-    windows = corpus.windows_at(table, task.window_seconds)
-    classes = task.classes
-    subjects = sorted(set(table["subject"]))
-    seen = _seen_in_pretraining(encoder, corpus, subjects)
-    used = corpus.recordings[corpus.recordings["recording"].isin(table["recording"])]
-    folds = task.folds(
-        [*used["subject"]],
-        [*used["site"]],
-        n_folds=config.n_folds,
-        validation_share=config.validation_share,
-        seed=config.seed,
-    )
-
-    one_montage = config.pooling == "electrodes" or config.adapter.needs_montage
-    contract = encoder.contract.model_copy(
-        update={
-            "sfreq": corpus.manifest.preprocessing.sfreq,
-            "window_seconds": task.window_seconds,
-            "preprocessing": corpus.manifest.preprocessing,
-            "ch_names": windows.blocks[0].ch_names if one_montage else None,
-            "euclidean_alignment": config.euclidean_alignment,
-        }
-    )
-    labels = class_numbers(table, classes) if classes else table["label"].to_numpy(np.float64)
-    target = None if task.kind == "classification" else str(task.target or task.name)
-    as_recorded = Question(windows, labels, classes, contract, target)
-    question = as_recorded
-    empty_directions: dict[str, int] = {}
-    if config.euclidean_alignment is not None:
-        usable = corpus.windows(task.window_seconds)
-        aligned, empty_directions = align(windows, usable, config.euclidean_alignment, quiet=quiet)
-        question = replace(as_recorded, windows=aligned)
-
+    if corpus_folder is None:
+        needed = encoder.contract.preprocessing
+        if not data or needed is None:
+            raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
+        corpus_folder = out / "corpus"
+        preprocessing = task_preparation(task, needed, config.adapter)
+        prepare_task(data, corpus_folder, preprocessing, workers, quiet)
+    corpus = open_corpus(corpus_folder, progress=not quiet)
+    check_preparation(encoder, config.adapter, corpus, corpus_folder)
+    read = read_task(task, corpus)
+    table, classes = read.table, task.classes
+    seen = read.seen_by(encoder)
+    folds = read.folds(config.n_folds, config.validation_share, config.seed)
+    as_recorded = read.ask(encoder.contract, config)
+    question, empty_directions = read.align(as_recorded, quiet)
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
         name = config.model_name
-        strategy = _strategy(encoder.to(place), question, config, log, quiet)
+
+        def strategy_of(encoder: Encoder) -> Strategy:
+            return build_strategy(
+                encoder.to(place),
+                question,
+                config,
+                seed=config.seed,
+                tell=lambda line: log.write(**line),
+                quiet=quiet,
+            )
+
+        strategy = strategy_of(encoder)
         tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
         tell(
             f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
@@ -235,8 +355,8 @@ def adapt(
         adapted = strategy.finish(tested[name].choices)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
-            random = build_encoder(encoder.config, encoder.contract).to(place)
-            learn = _strategy(random, question, config, log, quiet).learn
+            random = build_encoder(encoder.config, encoder.contract)
+            learn = strategy_of(random).learn
             tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
     for name in dict.fromkeys(config.baselines):
         if name != RANDOM:
@@ -249,15 +369,11 @@ def adapt(
                 device=place,
                 quiet=quiet,
             )
-            title = baseline_title(name, question)
+            title = baseline_title(name, question.is_regression)
             tested[title] = run_folds(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
-    rows = corpus.recordings.set_index("recording").loc[predictions["recording"]]
-    # seconds from the first sample of the file, of which the corpus may have cut a part
-    predictions["start"] = (
-        predictions["start"] / rows["sfreq"].to_numpy() + rows["offset_seconds"].to_numpy()
-    )
+    predictions = read.in_seconds(predictions)
     results = summarise(predictions, classes, config.seed)
 
     record |= {
@@ -280,9 +396,9 @@ def adapt(
             "hours": corpus.hours,
             "preprocessing": corpus.manifest.preprocessing.model_dump(mode="json"),
         },
-        "euclidean_alignment": contract.euclidean_alignment
-        and contract.euclidean_alignment.model_dump() | {"empty_directions": empty_directions},
-        "left_out": cut.left_out.to_dict("records"),
+        "euclidean_alignment": config.euclidean_alignment
+        and config.euclidean_alignment.model_dump() | {"empty_directions": empty_directions},
+        "left_out": read.left_out.to_dict("records"),
         "folds": [vars(fold) for fold in folds],
         "choices": {name: model.choices for name, model in tested.items()},
         "seen_in_pretraining": sorted(seen),
@@ -314,77 +430,92 @@ def format_results(results: pd.DataFrame) -> str:
     return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)
 
 
-def _task_corpus(
-    task: TaskConfig,
-    encoder: Encoder,
-    adapter: AdapterConfig,
-    out: Path,
-    data: list[Path] | None,
-    corpus_folder: Path | str | None,
-    workers: int,
-    quiet: bool,
-) -> Corpus:
-    """Open the task's corpus, or prepare it as the encoder's own corpus was prepared.
+def task_preparation(
+    task: TaskConfig, contract: PreprocessingConfig, adapter: AdapterConfig
+) -> PreprocessingConfig:
+    """Return how a task's recordings are prepared for an encoder trained on `contract`.
 
     Channels are not chosen where an adapter projects whichever were recorded.
     """
-    if corpus_folder is None:
-        contract = encoder.contract.preprocessing
-        if not data or contract is None:
-            raise BergerError(f"task {task.name}: give its recordings by --data, or a --corpus.")
-        corpus_folder = out / "corpus"
-        needed = preparation(task, contract)
-        if adapter.targets:
-            needed = needed.model_copy(update={"ch_names": None})
-        folders = [os.path.normpath(path.parent.absolute()) for path in data]
-        prepare(
-            data,
-            corpus_folder,
-            needed,
-            root=Path(os.path.commonpath(folders)),
-            workers=workers,
-            progress=not quiet,
-        )
-    corpus = open_corpus(corpus_folder, progress=not quiet)
+    needed = preparation(task, contract)
+    return needed.model_copy(update={"ch_names": None}) if adapter.targets else needed
+
+
+def prepare_task(
+    data: Sequence[Path], folder: Path, config: PreprocessingConfig, workers: int, quiet: bool
+) -> PreparationSummary:
+    """Prepare the recordings of a task, which are called by their paths from where all lie."""
+    folders = [os.path.normpath(path.parent.absolute()) for path in data]
+    return prepare(
+        data,
+        folder,
+        config,
+        root=Path(os.path.commonpath(folders)),
+        workers=workers,
+        progress=not quiet,
+    )
+
+
+def check_preparation(
+    encoder: Encoder, adapter: AdapterConfig, corpus: Corpus, source: object
+) -> None:
+    """Raise BergerError unless a corpus was prepared as the encoder's own was.
+
+    An adapter makes up for some of it.
+    """
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
     besides = adapter.absorbs(own, recorded) if own else ()
-    encoder.contract.check_preprocessing(recorded, corpus_folder, besides)
+    encoder.contract.check_preprocessing(recorded, source, besides)
     if not adapter.resample:  # also of an encoder that does not say how its corpus was prepared
-        InputContract(sfreq=encoder.contract.sfreq).check(recorded.sfreq, (), corpus_folder)
-    return corpus
+        InputContract(sfreq=encoder.contract.sfreq).check(recorded.sfreq, (), source)
 
 
-def _seen_in_pretraining(encoder: Encoder, corpus: Corpus, subjects: list[str]) -> set[str]:
-    """Return the people whom pretraining saw: by their name, or by a file of theirs."""
-    provenance = encoder.provenance
-    files = set(provenance.get("training_files", ()))
-    rows = corpus.recordings[corpus.recordings["status"] == "ok"]
-    by_file = rows["subject"][[name in files for name in file_marks(rows)]]
-    by_name = provenance.get("subjects", {}).get("train", ())
-    return {*by_file, *by_name} & set(subjects)
-
-
-def _strategy(
-    encoder: Encoder, question: Question, config: AdaptationConfig, log: JsonLinesLog, quiet: bool
+def build_strategy(
+    encoder: Encoder,
+    question: Question,
+    method: AdaptationMethod,
+    *,
+    seed: int,
+    tell: Callable[[dict[str, Any]], None],
+    quiet: bool,
+    features: npt.NDArray[np.float64] | None = None,
 ) -> Strategy:
-    if config.strategy == "frozen probe":
+    """Return the strategy that a method names.
+
+    Parameters
+    ----------
+    encoder : Encoder
+        On the device where it shall compute.
+    question : Question
+    method : AdaptationMethod
+    seed : int
+        Of new weights, order of the windows and dropout.
+    tell : callable
+        Called with each line of a training's log.
+    quiet : bool
+        No progress bars.
+    features : ndarray, shape (n_windows, n_features), optional
+        What a frozen probe reads, where it has been worked out already.
+    """
+    if method.strategy == "frozen probe":
         return FrozenProbe(
             encoder,
             question,
-            config.pooling,
-            config.penalties,
-            batch_size=config.batch_size,
+            method.pooling,
+            method.penalties,
+            batch_size=method.batch_size,
             quiet=quiet,
+            features=features,
         )
     return FineTuning(
         encoder,
         question,
-        config.pooling,
-        config.adapter,
-        config.head,
-        config.mixture,
-        config.fine_tuning,
-        seed=config.seed,
-        tell=lambda line: log.write(**line),
+        method.pooling,
+        method.adapter,
+        method.head,
+        method.mixture,
+        method.fine_tuning,
+        seed=seed,
+        tell=tell,
         quiet=quiet,
     )

@@ -24,12 +24,27 @@ Floats = npt.NDArray[np.float64]
 def intervals(
     predictions: pd.DataFrame, classes: tuple[str, ...], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Return the bootstrap intervals over people that a table of results has, by score."""
-    if not classes:
-        return value_intervals(predictions, seed)
+    """Return the bootstrap intervals over people that a table of results has, by score.
+
+    With a column ``seed`` they are those of the scores' means over seeds: a person who is drawn is
+    drawn with the predictions of every seed.
+    """
+    tables = [predictions]
+    if "seed" in predictions:
+        tables = [own for _, own in predictions.groupby("seed")]
+    draws = [_draws(table, classes, seed) for table in tables]
     return {
-        "balanced_accuracy": balanced_accuracy_interval(predictions, classes, seed),
-        "auroc": auroc_interval(predictions, classes, seed),
+        score: _middle(np.mean([one[score] for one in draws], axis=0), 0.95) for score in draws[0]
+    }
+
+
+def _draws(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) -> dict[str, Floats]:
+    """Each score in every resample of people (N_RESAMPLES,)."""
+    if not classes:
+        return _value_draws(predictions, seed, N_RESAMPLES)
+    return {
+        "balanced_accuracy": _accuracy_draws(predictions, classes, seed, N_RESAMPLES),
+        "auroc": _auroc_draws(predictions, classes, seed, N_RESAMPLES),
     }
 
 
@@ -54,10 +69,15 @@ def value_intervals(
         Of ``pearson``, ``r2`` and ``rmse``; NaN with fewer than two people. Draws in which a score
         is not defined count for nothing.
     """
+    draws = _value_draws(predictions, seed, n_resamples)
+    return {score: _middle(values, level) for score, values in draws.items()}
+
+
+def _value_draws(predictions: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Floats]:
     truth, guess = (predictions[name].to_numpy(np.float64) for name in ("truth", "prediction"))
     people, subject = np.unique(predictions["subject"], return_inverse=True)
     if len(people) < 2:
-        return dict.fromkeys(("pearson", "r2", "rmse"), (float("nan"), float("nan")))
+        return dict.fromkeys(("pearson", "r2", "rmse"), np.full(n_resamples, np.nan))
     middle = truth.mean()  # sums of squares of large numbers would cancel
     t, g = truth - middle, guess - middle
     products = np.stack([np.ones_like(t), t, g, t * t, g * g, t * g, (t - g) ** 2], axis=1)
@@ -72,8 +92,7 @@ def value_intervals(
             (var_t > least) & (var_g > least), (stg - st * sg / n) / np.sqrt(var_t * var_g), np.nan
         )
         r2 = np.where(var_t > least, 1 - error / var_t, np.nan)
-    draws = {"pearson": pearson, "r2": r2, "rmse": np.sqrt(error / n)}
-    return {score: _middle(values, level) for score, values in draws.items()}
+    return {"pearson": pearson, "r2": r2, "rmse": np.sqrt(error / n)}
 
 
 def balanced_accuracy_interval(
@@ -99,11 +118,16 @@ def balanced_accuracy_interval(
     tuple of float
         Lower and upper end; NaN with fewer than two people.
     """
+    return _middle(_accuracy_draws(predictions, classes, seed, n_resamples), level)
+
+
+def _accuracy_draws(
+    predictions: pd.DataFrame, classes: tuple[str, ...], seed: int, n_resamples: int
+) -> Floats:
     counts = confusion_by_subject(predictions, classes)
     if len(counts) < 2:
-        return float("nan"), float("nan")
-    values = balanced_accuracy(counts[_draw_people(len(counts), n_resamples, seed)].sum(1))
-    return _middle(values, level)
+        return np.full(n_resamples, np.nan)
+    return balanced_accuracy(counts[_draw_people(len(counts), n_resamples, seed)].sum(1))
 
 
 def auroc_interval(
@@ -129,10 +153,16 @@ def auroc_interval(
         than two people, or where some class does not occur. Draws without every class count for
         nothing.
     """
+    return _middle(_auroc_draws(predictions, classes, seed, n_resamples), level)
+
+
+def _auroc_draws(
+    predictions: pd.DataFrame, classes: tuple[str, ...], seed: int, n_resamples: int
+) -> Floats:
     people, subject = np.unique(predictions["subject"], return_inverse=True)
     truth = predictions["truth"].to_numpy()
     if len(people) < 2 or len(set(truth)) < len(classes):
-        return float("nan"), float("nan")
+        return np.full(n_resamples, np.nan)
     weights = _times_drawn(_draw_people(len(people), n_resamples, seed), len(people))
     asked = classes[1:] if len(classes) == 2 else classes
     areas = []
@@ -151,7 +181,8 @@ def auroc_interval(
                 where=total > 0,
             )
         )
-    return _middle(np.mean(areas, axis=0), level)
+    mean: Floats = np.mean(areas, axis=0)
+    return mean
 
 
 def concordance_by_subject(

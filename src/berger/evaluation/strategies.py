@@ -105,6 +105,8 @@ class FrozenProbe:
         Strengths of the L2 penalty to choose from.
     batch_size : int
     quiet : bool
+    features : ndarray, shape (n_windows, n_features), optional
+        Of the question's windows, where they have been worked out already.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class FrozenProbe:
         *,
         batch_size: int,
         quiet: bool,
+        features: Array | None = None,
     ) -> None:
         if pooling == "electrodes":
             _one_montage(question, "pooling: electrodes", "use pooling: mean")
@@ -123,9 +126,11 @@ class FrozenProbe:
         self.question = question
         self.pooling = pooling
         self.penalties = penalties
-        self.features = embed_windows(
-            encoder, question.windows, pooling, batch_size=batch_size, quiet=quiet
-        )
+        if features is None:
+            features = embed_windows(
+                encoder, question.windows, pooling, batch_size=batch_size, quiet=quiet
+            )
+        self.features = features
         self.n_trained = (self.features.shape[1] + 1) * question.n_outputs
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:

@@ -10,7 +10,8 @@ Every sentence about a result is worked out from the numbers in the folder, neve
 - `folders`: what is in a folder, an unfinished run too.
 - `blocks`, `style`: what a report is made of, and how its figures look.
 - `corpus_groups`: subjects, montages and sites of a corpus.
-- `corpus_section`, `pretraining_section`, `decoding_section`: what is said; the figures beside.
+- `corpus_section`, `pretraining_section`, `decoding_section`, `evaluation_section`: what is said;
+  the figures beside.
 - `methods`: the paragraph for a paper, and the exact configuration.
 """
 

@@ -52,6 +52,8 @@ class Table:
     numeric : set of str
         Headings of the columns that hold numbers.
     caption : str
+    sortable : bool
+        Whether a click on a heading sorts by it.
     """
 
     kind: ClassVar[str] = "table"
@@ -59,6 +61,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     numeric: frozenset[str] = frozenset()
     caption: str = ""
+    sortable: bool = False
 
     @property
     def is_wide(self) -> bool:

@@ -19,8 +19,8 @@ from berger.errors import BergerError
 if TYPE_CHECKING:
     from berger.corpus import Corpus
 
-Kind = Literal["corpus", "pretraining", "adaptation"]
-ROAD: tuple[Kind, ...] = ("corpus", "pretraining", "adaptation")
+Kind = Literal["corpus", "pretraining", "adaptation", "evaluation"]
+ROAD: tuple[Kind, ...] = ("corpus", "pretraining", "adaptation", "evaluation")
 
 _WRITTEN = {
     "example.npz": "it is written when pretraining ends",
@@ -29,6 +29,8 @@ _WRITTEN = {
     "log.jsonl": "it is written while a run trains",
     "predictions.parquet": "it is written when an adaptation ends",
     "results.parquet": "it is written when an adaptation ends",
+    "cells.parquet": "it is written when an evaluation ends",
+    "comparisons.parquet": "it is written when an evaluation ends",
 }
 
 
@@ -87,8 +89,9 @@ def kind_of_folder(folder: Path) -> Kind | None:
     if (folder / "manifest.json").is_file() or (folder / ".staging").is_dir():
         return "corpus"
     kind = Run(folder).record.get("kind")
-    if kind in ("pretraining", "adaptation"):
-        return "pretraining" if kind == "pretraining" else "adaptation"
+    for known in ROAD[1:]:
+        if kind == known:
+            return known
     if (folder / "predictions.parquet").is_file() or (folder / "results.parquet").is_file():
         return "adaptation"
     if (folder / "log.jsonl").is_file() or (folder / "restoration.parquet").is_file():
@@ -98,7 +101,7 @@ def kind_of_folder(folder: Path) -> Kind | None:
 
 @dataclass(frozen=True)
 class Run:
-    """The files of a pretraining or adaptation run, each read when it is asked for.
+    """The files of a pretraining, an adaptation or an evaluation, each read when it is asked for.
 
     Attributes
     ----------

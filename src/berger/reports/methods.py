@@ -27,6 +27,10 @@ MNE = (
     "Gramfort A. et al. MEG and EEG data analysis with MNE-Python. Frontiers in Neuroscience 7, "
     "267 (2013). doi:10.3389/fnins.2013.00267."
 )
+HOLM = (
+    "Holm S. A Simple Sequentially Rejective Multiple Test Procedure. Scandinavian Journal of "
+    "Statistics 6, 65-70 (1979)."
+)
 PACKAGES = {
     "berger": "Berger",
     "python": "Python",
@@ -68,8 +72,10 @@ def methods_section(parts: Iterable[Part]) -> Section:
                 described = preprocessing
             if part.kind == "pretraining":
                 paragraphs.append(_pretraining(run, cite))
-            else:
+            elif part.kind == "adaptation":
                 paragraphs.append(_adaptation(run, cite) + _other_preparation(run, described))
+            else:
+                paragraphs.append(_evaluation(run, cite))
     paragraphs.append(_software(runs, cite))
     text = Copyable(tuple(p for p in paragraphs if p), tuple(references))
     lead = Text(
@@ -502,6 +508,25 @@ def _rates(settings: Mapping[str, Any]) -> str:
     }.get(
         settings.get("schedule", "plateau"),
         f"halving the rate after {settings['patience']} epochs without a lower validation loss",
+    )
+
+
+def _evaluation(run: Run, cite: Cite) -> str:
+    """Write what the configuration says of an evaluation, and how models were compared."""
+    config, tasks = run.config, mapping(run.record, "tasks")
+    models, methods, seeds = (config.get(key) or () for key in ("models", "adaptations", "seeds"))
+    if not tasks or not seeds:
+        return ""
+    kinds = mapping(run.record, "models")
+    named = enumeration(f"{name} ({kinds.get(name, 'model')})" for name in models)
+    by = f", adapted by {enumeration(methods)}," if methods else ""
+    compared = f"{named}{by} and " if models else ""
+    return (
+        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(config['baselines'])} were "
+        "tested on the same folds by person: choices were made on validation people, and test "
+        f"people were read once in each fold, with {counted(len(seeds), 'seed')}. Scores are means "
+        "over seeds with 95% bootstrap intervals over people; models were compared by swapping "
+        f"them person by person, corrected for the number of comparisons{cite(HOLM)}."
     )
 
 

@@ -15,6 +15,7 @@ from berger.files import written_whole
 from berger.reports.blocks import Note, Number, Section, Topic
 from berger.reports.corpus_section import corpus_section
 from berger.reports.decoding_section import decoding_section
+from berger.reports.evaluation_section import evaluation_section
 from berger.reports.exact import exact_section
 from berger.reports.folders import Kind, Part, find_parts
 from berger.reports.methods import methods_section
@@ -28,6 +29,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:s|h|Hz|µV|min|people|person|animals?|subject
 _RUNS: dict[Kind, Callable[[Part], Section]] = {
     "pretraining": pretraining_section,
     "adaptation": decoding_section,
+    "evaluation": evaluation_section,
 }
 
 
@@ -49,7 +51,8 @@ def build_report(folder: Path, *, out: Path | None = None, seed: int = 0) -> Pat
     Parameters
     ----------
     folder : Path
-        Of a corpus, of a pretraining or adaptation run, or one level above some of these.
+        Of a corpus, of a pretraining, an adaptation or an evaluation, or one level above some of
+        these.
     out : Path, optional
         The file; by default ``report.html`` in `folder`.
     seed : int
@@ -83,9 +86,12 @@ def _section(part: Part, seed: int, *, alone: bool) -> Section:
     except BergerError as error:
         if alone:
             raise
-        title = {"corpus": "Recordings and corpus", "pretraining": "Pretraining"}.get(
-            part.kind, "Decoding"
-        )
+        title = {
+            "corpus": "Recordings and corpus",
+            "pretraining": "Pretraining",
+            "adaptation": "Decoding",
+            "evaluation": "Evaluation",
+        }[part.kind]
         return Section(title, part.name, topics=[Topic("Not shown", [Note(str(error))])])
 
 

@@ -1,0 +1,407 @@
+"""The matrix: the numbers of `adapt`, whatever fails beside them; continued where it stopped."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from berger import create_model
+from berger.configuration import load_config
+from berger.errors import BergerError
+from berger.evaluation import cells as cells_module
+from berger.evaluation.baselines import BAND_POWER, CHANCE
+from berger.evaluation.decoding import AdaptationConfig, adapt
+from berger.evaluation.matrix import evaluate, format_results, in_parallel
+from berger.evaluation.metrics import score_predictions
+from berger.evaluation.plan import Cell, EvaluationConfig
+from berger.evaluation.statistics import balanced_accuracy_interval, compare_models
+from berger.models import SpecHiNetConfig
+from berger.reports import build_report
+from berger.tasks import load_task
+from tests.conftest import TINY_MODEL
+from tests.reports.page import Page
+
+CLASSES = ("open", "closed")
+SEEDS, FOLDS = (0, 1), (1, 2, 3)
+TITLES = [
+    *(CHANCE, BAND_POWER),
+    *(
+        f"{model}, {adaptation}"
+        for model, adaptation in product(("one", "two"), ("weak", "strong"))
+    ),
+]
+
+
+def fresh_checkpoint(folder: Path, seed: int) -> Path:
+    """A tiny network that has seen nobody."""
+    torch.manual_seed(seed)
+    create_model(SpecHiNetConfig.model_validate(TINY_MODEL)).save_checkpoint(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {name: fresh_checkpoint(folder / name, seed) for seed, name in enumerate(("one", "two"))}
+
+
+@pytest.fixture(scope="module")
+def configuration(
+    tiny_corpus: Path, checkpoints: dict[str, Path]
+) -> Callable[..., EvaluationConfig]:
+    """Make the configuration of a small matrix; changes by field."""
+
+    def make(**changes: object) -> EvaluationConfig:
+        task = {"task": str(tiny_corpus.parent / "task.yaml"), "corpus": str(tiny_corpus)}
+        fields: dict[str, Any] = {
+            "models": {name: {"checkpoint": str(path)} for name, path in checkpoints.items()},
+            "tasks": {"eyes": task},
+            "adaptations": {"weak": {"penalties": [0.01]}, "strong": {"penalties": [0.01, 1.0]}},
+            "baselines": [CHANCE, BAND_POWER],
+            "penalties": [0.01, 1.0],
+            "seeds": SEEDS,
+            "n_folds": 3,
+        }
+        return EvaluationConfig.model_validate(fields | changes)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def evaluation(
+    configuration: Callable[..., EvaluationConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    out = tmp_path_factory.mktemp("evaluation") / "out"
+    evaluate(configuration(), out, device="cpu", quiet=True)
+    return out
+
+
+def cell_files(out: Path) -> dict[Path, dict[str, Any]]:
+    return {path.parent: json.loads(path.read_text()) for path in out.glob("cells/**/cell.json")}
+
+
+def numbers(out: Path) -> pd.DataFrame:
+    return pd.read_parquet(out / "predictions.parquet")
+
+
+# laws
+
+
+def test_every_cell_is_there_once_and_whole(evaluation: Path) -> None:
+    cells = pd.read_parquet(evaluation / "cells.parquet")
+    keys = [tuple(key) for key in cells[["title", "seed", "fold"]].to_numpy().tolist()]
+    assert sorted(keys) == sorted(product(TITLES, SEEDS, FOLDS))
+    assert set(cells["status"]) == {"ok"}
+    files = cell_files(evaluation)
+    assert len(files) == len(cells)
+    for folder, facts in files.items():
+        own = pd.read_parquet(folder / "predictions.parquet")
+        assert sorted(set(own["subject"])) == sorted(facts["test_read"]["people"])
+        assert facts["test_read"]["n_windows"] == len(own)
+        assert facts["test_read"]["at"].startswith("20")
+
+
+def test_folds_are_the_same_for_all_and_nobody_is_on_two_sides(evaluation: Path) -> None:
+    plan = json.loads((evaluation / "plan.json").read_text())
+    predictions = numbers(evaluation)
+    for seed in SEEDS:
+        folds = plan["folds"]["eyes"][str(seed)]
+        assert sorted(who for fold in folds for who in fold["test"]) == plan["people"]["eyes"]
+        for number, fold in enumerate(folds, start=1):
+            parts = [set(fold[part]) for part in ("train", "validation", "test")]
+            assert len(set.union(*parts)) == sum(map(len, parts)) == 6
+            rows = predictions[(predictions["seed"] == seed) & (predictions["fold"] == number)]
+            asked = rows.groupby("title")[["recording", "start"]].apply(
+                lambda own: tuple(map(tuple, own.to_numpy().tolist()))
+            )
+            assert len(asked) == len(TITLES)
+            assert asked.nunique() == 1  # the same windows, in the same order
+            assert set(rows["subject"]) == parts[2]
+    assert plan["folds"]["eyes"]["0"] != plan["folds"]["eyes"]["1"]
+
+
+def test_the_numbers_are_those_of_adapt(
+    evaluation: Path, checkpoints: dict[str, Path], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    task = load_task(tiny_corpus.parent / "task.yaml")
+    config = AdaptationConfig(
+        penalties=(0.01, 1.0), n_folds=3, baselines=(CHANCE, BAND_POWER), seed=1
+    )
+    out = tmp_path / "adapted"
+    adapt(
+        config, checkpoints["two"], task, out, corpus_folder=tiny_corpus, device="cpu", quiet=True
+    )
+    expected = pd.read_parquet(out / "predictions.parquet")
+    found = numbers(evaluation).query("seed == 1")
+    columns = ["fold", "recording", "start", "truth", "prediction", "score_open", "score_closed"]
+    for theirs, ours in (
+        ("frozen probe", "two, strong"),
+        (BAND_POWER, BAND_POWER),
+        (CHANCE, CHANCE),
+    ):
+        pd.testing.assert_frame_equal(
+            found.loc[found["title"] == ours, columns].reset_index(drop=True),
+            expected.loc[expected["model"] == theirs, columns].reset_index(drop=True),
+        )
+
+
+def test_results_and_comparisons_follow_from_predictions(evaluation: Path) -> None:
+    results = pd.read_parquet(evaluation / "results.parquet")
+    predictions = numbers(evaluation)
+    overall = results[results["seed"].isna()].set_index("title")
+    assert list(overall.index) == TITLES
+    assert set(overall["n_seeds"]) == {2}
+    for title, own in predictions.groupby("title"):
+        scores = [
+            score_predictions(part, CLASSES)["balanced_accuracy"] for _, part in own.groupby("seed")
+        ]
+        assert overall.loc[title, "balanced_accuracy"] == pytest.approx(np.mean(scores))
+        single = results[(results["title"] == title) & (results["seed"] == 1)].set_index("fold")
+        assert single.loc[0, "balanced_accuracy"] == pytest.approx(scores[1])
+        last = own[own["seed"] == 1]
+        assert tuple(
+            single.loc[0, ["balanced_accuracy_low", "balanced_accuracy_high"]]
+        ) == pytest.approx(balanced_accuracy_interval(last, CLASSES, 0))
+        for fold in FOLDS:
+            part = last[last["fold"] == fold]
+            expected = score_predictions(part, CLASSES)["auroc"]
+            assert single.loc[fold, "auroc"] == pytest.approx(expected)
+        low, value, high = (
+            overall.loc[title, f"balanced_accuracy{end}"] for end in ("_low", "", "_high")
+        )
+        assert low <= value <= high
+    comparisons = pd.read_parquet(evaluation / "comparisons.parquet")
+    pairs = list(zip(comparisons["model"], comparisons["other"], strict=True))
+    assert len(pairs) == len(set(pairs)) == 4 * 2 + 6
+    expected = compare_models(
+        predictions.assign(model=predictions["title"]), CLASSES, 0, pairs=pairs
+    )
+    pd.testing.assert_frame_equal(comparisons.drop(columns="task"), expected)
+    assert all(title in format_results(evaluation) for title in TITLES)
+
+
+# continuing
+
+
+def test_it_continues_where_cells_are_lacking(
+    evaluation: Path, configuration: Callable[..., EvaluationConfig], tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(evaluation, out)
+    before, kept = numbers(out), cell_files(out)
+    gone = out / "cells/eyes/one/weak/seed-1-fold-2"
+    shutil.rmtree(gone)
+    (out / "features/eyes/two/mean.npy").unlink()
+    (gone.parent / ".seed-1-fold-2.abc.part").mkdir()  # as a kill leaves it
+    (out / "results.parquet").unlink()
+    evaluate(configuration(), out, device="cpu", quiet=True)
+    pd.testing.assert_frame_equal(numbers(out), before)
+    now = cell_files(out)
+    for folder, facts in kept.items():
+        assert (now[folder] == facts) == (folder != gone)
+    with pytest.raises(BergerError, match=r"begun with another configuration \(n_folds: 3 → 2\)"):
+        evaluate(configuration(n_folds=2), out, device="cpu", quiet=True)
+
+
+def killed(piece: cells_module.Piece) -> tuple[cells_module.Piece, str]:
+    """End this process while the second cell is under way."""
+    piece.running.parent.mkdir(exist_ok=True)
+    piece.running.touch()
+    if piece.cell.fold == 2:
+        raise KeyboardInterrupt
+    piece.running.unlink()
+    return piece, ""
+
+
+def test_an_interrupt_leaves_what_was_finished(
+    configuration: Callable[..., EvaluationConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    config = configuration(seeds=[0], models={}, adaptations={}, baselines=[CHANCE])
+    whole = cells_module.run_cell
+
+    def interrupted(piece: cells_module.Piece) -> tuple[cells_module.Piece, str]:
+        return whole(piece) if piece.cell.fold == 1 else killed(piece)
+
+    monkeypatch.setattr("berger.evaluation.matrix.run_cell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(config, tmp_path, device="cpu", quiet=True)
+    (first,) = cell_files(tmp_path).values()
+    assert not (tmp_path / "results.parquet").exists()
+    monkeypatch.undo()
+    table = evaluate(config, tmp_path, device="cpu", quiet=True)
+    assert list(table["status"]) == ["ok"] * 3
+    assert first in cell_files(tmp_path).values()
+
+
+# what fails
+
+
+def test_a_bad_checkpoint_is_a_row_and_is_tried_again(
+    configuration: Callable[..., EvaluationConfig], checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    models = {
+        "bad": {"checkpoint": str(tmp_path / "bad")},
+        "one": {"checkpoint": str(checkpoints["one"])},
+    }
+    config = configuration(
+        models=models, adaptations={"weak": {"penalties": [0.01]}}, seeds=[0], baselines=[CHANCE]
+    )
+    out = tmp_path / "out"
+    table = evaluate(config, out, device="cpu", quiet=True).set_index("title")
+    assert set(table.loc["bad, weak", "status"]) == {"failed"}
+    assert set(table.loc["bad, weak", "reason"]) == {
+        f"{tmp_path / 'bad'}: no such folder; give the folder of a checkpoint."
+    }
+    assert set(table.drop("bad, weak")["status"]) == {"ok"}
+    assert "bad, weak" not in set(pd.read_parquet(out / "results.parquet")["title"])
+    page = Page(build_report(out))
+    assert "no such folder; give the folder of a checkpoint" in page.text
+    fresh_checkpoint(tmp_path / "bad", 3)
+    assert set(evaluate(config, out, device="cpu", quiet=True)["status"]) == {"ok"}
+    fresh_checkpoint(tmp_path / "bad", 4)
+    with pytest.raises(BergerError, match="model bad is another than when this evaluation was"):
+        evaluate(config, out, device="cpu", quiet=True)
+
+
+def test_when_everything_fails_it_is_an_error(
+    configuration: Callable[..., EvaluationConfig], tmp_path: Path
+) -> None:
+    config = configuration(
+        tasks={"eegmat": {"corpus": str(tmp_path / "nowhere")}}, seeds=[0], baselines=[CHANCE]
+    )
+    with pytest.raises(BergerError, match=r"all 5 cells failed, the first because: .*nowhere"):
+        evaluate(config, tmp_path / "out", device="cpu", quiet=True)
+
+
+def test_people_seen_in_pretraining_are_refused_or_marked(
+    configuration: Callable[..., EvaluationConfig], tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    models = {"known": {"checkpoint": str(tiny_checkpoint)}}
+    fields = {"models": models, "adaptations": {"weak": {"penalties": [0.01]}}, "seeds": [0]}
+    config = configuration(**fields, baselines=[CHANCE])
+    table = evaluate(config, tmp_path / "refused", device="cpu", quiet=True).set_index("title")
+    assert set(table.loc["known, weak", "status"]) == {"failed"}
+    assert all(
+        "name it under allow_seen" in reason for reason in table.loc["known, weak", "reason"]
+    )
+    allowed = configuration(**fields, baselines=[CHANCE], allow_seen=["known"])
+    evaluate(allowed, tmp_path / "allowed", device="cpu", quiet=True)
+    seen = json.loads((tiny_checkpoint / "provenance.json").read_text())["subjects"]["train"]
+    predictions = numbers(tmp_path / "allowed")
+    marked = predictions[predictions["seen_in_pretraining"]]
+    assert set(marked["title"]) == {"known, weak"}
+    assert set(marked["subject"]) == set(seen)
+    results = pd.read_parquet(tmp_path / "allowed" / "results.parquet")
+    assert results.groupby("title")["seen_in_pretraining"].any().to_dict() == {
+        CHANCE: False,
+        "known, weak": True,
+    }
+    page = Page(build_report(tmp_path / "allowed"))
+    assert "seen in pretraining" in page.text
+
+
+def ends(piece: cells_module.Piece) -> tuple[cells_module.Piece, str]:
+    """End the process in another one; in this one, wait until that has happened."""
+    ended = piece.out / "ended"
+    piece.running.parent.mkdir(parents=True, exist_ok=True)
+    piece.running.touch()
+    if multiprocessing.parent_process() is not None:
+        ended.touch()
+        os._exit(9)
+    deadline = time.monotonic() + 300
+    while not ended.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    piece.running.unlink()
+    return piece, ""
+
+
+def test_a_process_that_ends_takes_only_its_own_cell(tmp_path: Path) -> None:
+    pieces = [
+        cells_module.Piece(tmp_path, Cell("t", "m", "a", "m, a", 0, fold), "cpu") for fold in (1, 2)
+    ]
+    failed = in_parallel(ends, pieces, 2, "cell", quiet=True)
+    assert [cell.fold for cell in failed] == [2]
+    assert "ended abruptly" in failed[pieces[1].cell]
+
+
+# models that are made on the way
+
+
+def test_fresh_weights_and_pretraining_on_the_folds_own_people(
+    configuration: Callable[..., EvaluationConfig],
+    tiny_pretraining: Callable[..., Any],
+    tiny_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    steps = {"training__steps": 2, "training__log_every": 1, "training__validate_every": 2}
+    pretraining = tiny_pretraining(**steps).model_dump(mode="json")
+    config = configuration(
+        models={"made": {"pretraining": pretraining}},
+        adaptations={"weak": {"penalties": [0.01]}, "strong": {"penalties": [1.0]}},
+        baselines=[],
+        seeds=[3],
+    )
+    table = evaluate(config, tmp_path, device="cpu", quiet=True)
+    assert list(table["status"]) == ["ok"] * 6, table["reason"].iloc[0]
+    folds = json.loads((tmp_path / "plan.json").read_text())["folds"]["eyes"]["3"]
+    runs = sorted((tmp_path / "pretrained/eyes/made").iterdir())
+    assert len(runs) == 3
+    for run, fold in zip(runs, folds, strict=True):
+        record = json.loads((run / "run.json").read_text())
+        assert record["seed"] == 3
+        assert {*record["subjects"]["train"], *record["subjects"]["validation"]} == {*fold["train"]}
+    assert not numbers(tmp_path)["seen_in_pretraining"].any()
+
+
+# configurations
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"models": {"a": {}}}, "give one of checkpoint, model and pretraining"),
+        ({"models": {"a": {"model": "nobody"}}}, "no model is called 'nobody'"),
+        ({"models": {"baseline": {"model": "dare-nano"}}}, "choose another name"),
+        ({"models": {"a/b": {"model": "dare-nano"}}}, "pattern"),
+        ({"adaptations": {}}, "models need adaptations"),
+        ({"allow_seen": ["three"]}, "allow_seen names 'three'"),
+        ({"baselines": ["same network, random weights"]}, "give the model itself"),
+        ({"seeds": [1, 1]}, "seeds: one is given twice"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    configuration: Callable[..., EvaluationConfig], changes: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        configuration(**changes)
+
+
+def test_a_file_for_adapt_must_not_say_what_the_evaluation_says(
+    configuration: Callable[..., EvaluationConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "method.yaml").write_text("pooling: mean\nseed: 3\n")
+    with pytest.raises(ValueError, match=r"method\.yaml sets seed, which the evaluation itself"):
+        configuration(adaptations={"a": str(tmp_path / "method.yaml")})
+
+
+def test_the_shipped_one() -> None:
+    config = load_config(EvaluationConfig, "eegmat")
+    assert list(config.models) == ["spechinet-small", "dare-nano"]
+    assert config.adaptations["probe"].strategy == "frozen probe"
+    preparation = config.models["dare-nano"].preparation
+    assert preparation is not None
+    assert preparation.sfreq == 256
