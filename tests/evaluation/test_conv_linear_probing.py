@@ -132,7 +132,7 @@ def test_the_report_tells_what_was_trained(run: Path) -> None:
     text = " ".join(build_report(run).read_text(encoding="utf-8").split())
     assert "features were read time step by time step by a new linear layer of 16 outputs" in text
     assert "projected onto 19 electrodes by a 1 × 1 convolution across channels" in text
-    assert "and were brought to the encoder" in text
+    assert "were brought, where it differed, to the encoder" in text
     assert "What was pretrained stayed frozen." in text
 
 
