@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 
 from berger import create_model
+from berger.cli import main
 from berger.configuration import load_config
 from berger.errors import BergerError
 from berger.evaluation import cells as cells_module
@@ -405,3 +407,24 @@ def test_the_shipped_one() -> None:
     preparation = config.models["dare-nano"].preparation
     assert preparation is not None
     assert preparation.sfreq == 256
+
+
+def test_the_command(tiny_corpus: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    task = tiny_corpus.parent / "task.yaml"
+    (tmp_path / "small.yaml").write_text(
+        f"tasks: {{eyes: {{task: {task}, corpus: {tiny_corpus}}}}}\n"
+        f"models: {{gone: {{checkpoint: {tmp_path / 'gone'}}}}}\n"
+        "adaptations: {probe: probe}\nbaselines: [chance]\n"
+    )
+    words = ["evaluate", str(tmp_path / "small.yaml"), "--out", str(tmp_path / "out")]
+    main([*words, "--seed", "5", "--n_folds", "2", "--workers", "1", "--print-config"])
+    shown = EvaluationConfig.model_validate(yaml.safe_load(capsys.readouterr().out))
+    assert (shown.seeds, shown.n_folds) == ((5,), 2)
+    assert shown.adaptations["probe"].pooling == "mean"  # what the shipped file holds
+    main([*words, "--seed", "5", "--n_folds", "2", "--workers", "1", "--quiet"])
+    said = capsys.readouterr()
+    assert said.err.startswith("berger: 2 of 4 cells failed and are tried again")
+    assert "no such folder" in said.err
+    page = Page(tmp_path / "out" / "report.html")
+    assert "Failed cells" in page.text
+    assert any("sortable" in block.get("class", "") for block in page.all("div"))

@@ -96,7 +96,7 @@ def evaluate(
     quiet : bool
         No progress bars.
     tell : callable, optional
-        Called with a sentence on what is left out.
+        Called with the reason for which a recording is left out.
 
     Returns
     -------
@@ -363,7 +363,7 @@ def _prepare_one(
         data = find_data(plan.tasks[task], source.task or task, source.data)
         summary = prepare_task(data, folder, needed, workers, quiet)
         for failure in summary.failures:
-            tell(f"left out {failure.reason}")
+            tell(failure.reason)
     return str(folder)
 
 
