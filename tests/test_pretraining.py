@@ -513,7 +513,7 @@ def test_one_person_is_too_few(
     (tmp_path / "raw").mkdir()
     shutil.copy(tiny_recordings / "sub-02_eyes.edf", tmp_path / "raw")
     prepare([tmp_path / "raw"], corpus, PREPROCESSING, progress=False)
-    with pytest.raises(BergerError, match=r"corpus: holds recordings of sub-02 only; pretraining"):
+    with pytest.raises(BergerError, match=r"corpus: recordings of sub-02 only; pretraining"):
         pretrain(tiny_pretraining(), corpus, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
