@@ -20,12 +20,17 @@ MONTAGES = (("C3", "C4", "Cz"), ("Oz", "C4", "Cz", "C3"))
 N_WINDOWS = 24  # of 2 s, a person
 
 
-def write_recording(path: Path, ch_names: tuple[str, ...], signal: npt.NDArray[np.float64]) -> None:
-    """Write a signal (n_chans, n_times) in µV at 100 Hz; the file's name is the person's."""
+def write_recording(
+    path: Path,
+    ch_names: tuple[str, ...],
+    signal: npt.NDArray[np.float64],
+    sfreq: float = SFREQ,
+) -> None:
+    """Write a signal (n_chans, n_times) in µV; the file's name is the person's."""
     recording = Recording(
         signal=signal,
         ch_names=ch_names,
-        sfreq=SFREQ,
+        sfreq=sfreq,
         subject=path.stem,
         subject_source="simulation",
         session=None,

@@ -30,9 +30,7 @@ from berger.evaluation.ridge import fit_ridge
 from berger.evaluation.strategies import Question
 from berger.models import InputContract
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import Recording
 from berger.reports.scores import BASELINES
-from berger.simulation import write_edf
 from berger.spectral import BANDS
 from berger.tasks import load_task
 from tests.evaluation.made import correlated, write_recording
@@ -47,18 +45,7 @@ def record(path: Path, ch_names: tuple[str, ...], sfreq: float) -> None:
     signal = np.stack(
         [50 + AMPLITUDE[name] * np.sin(2 * np.pi * HERTZ[name] * times) for name in ch_names]
     )
-    recording = Recording(
-        signal=signal,
-        ch_names=ch_names,
-        sfreq=sfreq,
-        subject=path.stem,
-        subject_source="simulation",
-        session=None,
-        path=path,
-        original_ch_names=ch_names,
-        annotations=(),
-    )
-    write_edf(recording, path)
+    write_recording(path, ch_names, signal, sfreq)
 
 
 def corpus_of(folder: Path, sfreq: float) -> Corpus:
