@@ -520,7 +520,8 @@ def tasks(*, common: Common = Common()) -> None:
 
     for name in catalogue():
         task = load_task(name)
-        facts = f"{task.species}, {len(task.classes)} classes, windows of {task.window_seconds:g} s"
+        asked = f"{len(task.classes)} classes" if task.classes else "a number"
+        facts = f"{task.species}, {asked}, windows of {task.window_seconds:g} s"
         print(f"{name:<12} {task.title} ({facts}; {task.licence}; {task.source})")
 
 
