@@ -11,7 +11,6 @@ import pytest
 from berger.evaluation.metrics import (
     calibration,
     calibration_error,
-    confusion,
     score_predictions,
     score_values,
 )
@@ -144,11 +143,6 @@ def test_calibration_by_hand() -> None:
 def test_certainty_falls_into_the_last_bin() -> None:
     bins = calibration(table("ab", "aa"), ("a", "b"))
     assert bins[["confidence", "accuracy", "n_windows"]].to_numpy().tolist() == [[1.0, 0.5, 2.0]]
-
-
-def test_confusion_by_hand() -> None:
-    counts = confusion(table("aabc", "abbb", "abc"), ("a", "b", "c"))
-    assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
 
 
 def values(truth: list[float], guess: list[float]) -> dict[str, float]:

@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from berger.errors import BergerError
-from berger.evaluation.protocol import Fold, cross_validate, make_folds, summarise
+from berger.evaluation.protocol import (
+    Fit,
+    Fold,
+    Mask,
+    choose_penalty,
+    class_numbers,
+    run_folds,
+    summarise,
+)
+from berger.tasks.splits import make_folds
 
 Array = npt.NDArray[np.float64]
 CLASSES = ("a", "b", "c")
@@ -102,10 +111,28 @@ class Spy:
         return probabilities
 
 
+def cross_validate(
+    windows: pd.DataFrame,
+    features: Array,
+    classes: tuple[str, ...],
+    folds: list[Fold],
+    fit: Fit,
+    penalties: tuple[float, ...],
+) -> Any:
+    """Run the protocol for a model that reads features and has a penalty to choose."""
+    labels = class_numbers(windows, classes)
+
+    def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        model, penalty = choose_penalty(features, labels, train, validation, fit, penalties)
+        return lambda some: model(features[some]), penalty
+
+    return run_folds("spy", windows, classes, folds, learn)
+
+
 def run(spy: Spy, folds: list[Fold], penalties: tuple[float, ...], **changes: Any) -> Any:
     windows = windows_of().assign(**changes)
     features = np.arange(len(windows), dtype=float)[:, None]
-    return cross_validate("spy", windows, features, CLASSES, folds, spy, penalties)
+    return cross_validate(windows, features, CLASSES, folds, spy, penalties)
 
 
 def rows_of(people: tuple[str, ...]) -> tuple[int, ...]:
@@ -195,7 +222,7 @@ def test_choosing_is_by_balanced_accuracy() -> None:
     fold = Fold(("t",), ("v",), ("x",))
     features = np.arange(9.0)[:, None]
     # 0.1: (1 + 0) / 2; 1.0: (2/4 + 1) / 2, though it is right only 3 times of 5
-    tested = cross_validate("m", windows, features, ("a", "b"), [fold], fit, (0.1, 1.0))
+    tested = cross_validate(windows, features, ("a", "b"), [fold], fit, (0.1, 1.0))
     assert tested.choices == (1.0,)
 
 

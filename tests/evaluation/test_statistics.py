@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from berger.evaluation.metrics import score_values
 from berger.evaluation.statistics import (
+    N_RESAMPLES,
     auroc_interval,
     balanced_accuracy,
     balanced_accuracy_interval,
@@ -17,6 +19,7 @@ from berger.evaluation.statistics import (
     concordance_by_subject,
     confusion_by_subject,
     holm,
+    intervals,
 )
 
 CLASSES = ("a", "b")
@@ -163,6 +166,23 @@ def test_no_area_without_every_class_or_for_one_person() -> None:
     table = scored(3, 2)
     assert all(map(math.isnan, auroc_interval(table[table["truth"] == "a"], CLASSES, 0)))
     assert all(map(math.isnan, auroc_interval(table[table["subject"] == "s00"], CLASSES, 0)))
+
+
+def test_intervals_of_values_are_those_of_people_drawn_anew() -> None:
+    rng = np.random.default_rng(3)
+    truth = rng.normal(40, 5, 80)
+    subject = np.repeat([f"s{i}" for i in range(8)], 10)
+    table = pd.DataFrame({"subject": subject, "truth": truth})
+    table["prediction"] = truth + rng.normal(2, 4, 80)
+    found = intervals(table, (), 5)
+    groups = [own for _, own in table.groupby("subject")]
+    drawn = np.random.default_rng(5).integers(8, size=(N_RESAMPLES, 8))
+    scores = [score_values(pd.concat([groups[person] for person in who])) for who in drawn]
+    for score, ends in found.items():
+        wanted = np.percentile([one[score] for one in scores], [2.5, 97.5])
+        assert ends == pytest.approx(tuple(wanted)), score
+    alone = intervals(table[table["subject"] == "s0"], (), 5)
+    assert np.isnan([*alone.values()]).all()
 
 
 def answers(right: dict[str, str], seed: int = 0) -> pd.DataFrame:

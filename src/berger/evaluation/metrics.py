@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy.stats import pearsonr
 from sklearn.metrics import (
     average_precision_score,
     cohen_kappa_score,
-    confusion_matrix,
     f1_score,
     r2_score,
     recall_score,
@@ -92,12 +90,6 @@ def score_values(predictions: pd.DataFrame) -> dict[str, float]:
         "r2": float(r2_score(truth, guess)) if varied else np.nan,
         "rmse": float(root_mean_squared_error(truth, guess)),
     }
-
-
-def confusion(predictions: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Count windows (n_classes, n_classes): true classes down, predicted ones across."""
-    table = confusion_matrix(predictions["truth"], predictions["prediction"], labels=list(classes))
-    return np.asarray(table, np.int64)
 
 
 def calibration(predictions: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:

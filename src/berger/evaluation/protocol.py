@@ -19,7 +19,6 @@ import pandas as pd
 from berger.evaluation.metrics import score_predictions, score_values
 from berger.evaluation.statistics import intervals
 from berger.tasks.splits import Fold as Fold
-from berger.tasks.splits import make_folds as make_folds
 
 Array = npt.NDArray[np.float64]
 Probabilities = Callable[[Array], Array]
@@ -74,35 +73,6 @@ def run_folds(
     return Tested(pd.concat(tables, ignore_index=True), tuple(chosen))
 
 
-def cross_validate(
-    name: str,
-    windows: pd.DataFrame,
-    features: Array,
-    classes: tuple[str, ...],
-    folds: Sequence[Fold],
-    fit: Fit,
-    penalties: Sequence[float],
-) -> Tested:
-    """Run the protocol for a model that reads features and has a penalty to choose.
-
-    Parameters
-    ----------
-    name, windows, classes, folds
-        As in `run_folds`; one row of `windows` for each of `features`.
-    features : ndarray, shape (n_windows, n_features)
-    fit : callable
-    penalties : sequence of float
-        What may be chosen.
-    """
-    labels = class_numbers(windows, classes)
-
-    def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
-        model, penalty = choose_penalty(features, labels, train, validation, fit, penalties)
-        return lambda some: model(features[some]), penalty
-
-    return run_folds(name, windows, classes, folds, learn)
-
-
 def choose_penalty(
     features: Array,
     labels: npt.NDArray[np.int64],
@@ -152,7 +122,7 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     Parameters
     ----------
     predictions : DataFrame
-        Of `cross_validate`, with a column ``seen_in_pretraining``.
+        Of `run_folds`, with a column ``seen_in_pretraining``.
 
     Returns
     -------

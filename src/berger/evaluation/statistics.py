@@ -48,32 +48,8 @@ def _draws(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) -> di
     }
 
 
-def value_intervals(
-    predictions: pd.DataFrame,
-    seed: int,
-    level: float = 0.95,
-    n_resamples: int = N_RESAMPLES,
-) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals of the scores of values, resampling people.
-
-    Parameters
-    ----------
-    predictions : DataFrame
-        Columns ``subject``, ``truth``, ``prediction``, the latter two numbers.
-    seed, level, n_resamples
-        As in `balanced_accuracy_interval`.
-
-    Returns
-    -------
-    dict of str to tuple of float
-        Of ``pearson``, ``r2`` and ``rmse``; NaN with fewer than two people. Draws in which a score
-        is not defined count for nothing.
-    """
-    draws = _value_draws(predictions, seed, n_resamples)
-    return {score: _middle(values, level) for score, values in draws.items()}
-
-
 def _value_draws(predictions: pd.DataFrame, seed: int, n_resamples: int) -> dict[str, Floats]:
+    """Return ``pearson``, ``r2`` and ``rmse`` of each draw; NaN where one is not defined."""
     truth, guess = (predictions[name].to_numpy(np.float64) for name in ("truth", "prediction"))
     people, subject = np.unique(predictions["subject"], return_inverse=True)
     if len(people) < 2:
