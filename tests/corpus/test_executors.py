@@ -85,6 +85,22 @@ def test_what_another_process_raises_is_raised_here() -> None:
         list(map_unordered(fail_elsewhere, range(100), 2))
 
 
+def begin_and_end_elsewhere(folder: Path) -> None:
+    if multiprocessing.parent_process() is not None:
+        (folder / "begun").touch()
+        time.sleep(1)
+        (folder / "ended").touch()
+    while not (folder / "begun").exists():
+        time.sleep(0.01)
+
+
+def test_who_stops_in_the_middle_waits_for_what_another_process_is_at(tmp_path: Path) -> None:
+    results = map_unordered(begin_and_end_elsewhere, [tmp_path] * 100, 2)
+    next(results)
+    results.close()
+    assert (tmp_path / "ended").exists()
+
+
 def test_memory_is_kept_only_where_the_c_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(ctypes, "CDLL", lambda name: object())  # a library without mallopt

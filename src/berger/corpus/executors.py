@@ -115,7 +115,8 @@ def map_unordered(function: Callable[[T], R], items: Sequence[T], workers: int) 
             with mutex:
                 waiting = iter(())
             starter.shutdown(cancel_futures=True)
-            pool.shutdown(wait=False, cancel_futures=True)
+            # And wait: what is still at work elsewhere writes into the folder that we let go.
+            pool.shutdown(cancel_futures=True)
 
 
 def map_on_cluster(function: Callable[[T], R], items: Sequence[T], scheduler: str) -> Generator[R]:
