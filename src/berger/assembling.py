@@ -48,6 +48,7 @@ def pretrain_experts(
     corpus_folder: Path | str,
     out: Path,
     *,
+    subjects: Sequence[str] | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     workers: int = 0,
@@ -57,7 +58,7 @@ def pretrain_experts(
 
     Parameters
     ----------
-    config, corpus_folder, device, workers, quiet
+    config, corpus_folder, subjects, device, workers, quiet
         As in `berger.pretraining.pretrain`.
     out : Path
         ``expert-0/``, ``expert-1/``, … are runs like any other; ``checkpoint/`` is the SpecMoE.
@@ -90,6 +91,7 @@ def pretrain_experts(
                 corpus_folder,
                 run,
                 expert=number,
+                subjects=subjects,
                 resume=(run / STATE_FILE).is_file(),
                 device=device,
                 workers=workers,

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from berger import create_model
+from berger import create_model, load_checkpoint
 from berger.cli import main
 from berger.configuration import load_config
 from berger.errors import BergerError
@@ -343,14 +343,17 @@ def test_a_process_that_ends_takes_only_its_own_cell(tmp_path: Path) -> None:
 # models that are made on the way
 
 
-def test_fresh_weights_and_pretraining_on_the_folds_own_people(
+@pytest.mark.parametrize("experts", [1, 2])
+def test_pretraining_on_the_folds_own_people(
+    experts: int,
     configuration: Callable[..., EvaluationConfig],
     tiny_pretraining: Callable[..., Any],
     tiny_corpus: Path,
     tmp_path: Path,
 ) -> None:
     steps = {"training__steps": 2, "training__log_every": 1, "training__validate_every": 2}
-    pretraining = tiny_pretraining(**steps).model_dump(mode="json")
+    config = tiny_pretraining(**steps, experts=experts, max_validation_windows=2)
+    pretraining = config.model_dump(mode="json")
     config = configuration(
         models={"made": {"pretraining": pretraining}},
         adaptations={"weak": {"penalties": [0.01]}, "strong": {"penalties": [1.0]}},
@@ -366,6 +369,8 @@ def test_fresh_weights_and_pretraining_on_the_folds_own_people(
         record = json.loads((run / "run.json").read_text())
         assert record["seed"] == 3
         assert {*record["subjects"]["train"], *record["subjects"]["validation"]} == {*fold["train"]}
+        assert load_checkpoint(run / "checkpoint").provenance["subjects"] == record["subjects"]
+        assert len(record.get("experts", [None])) == experts
     assert not numbers(tmp_path)["seen_in_pretraining"].any()
 
 

@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 
 from berger.adaptation.probe import embed_windows
+from berger.assembling import pretrain_experts
 from berger.corpus import open_corpus
 from berger.errors import BergerError
 from berger.evaluation.baselines import learn_baseline
@@ -39,7 +40,7 @@ from berger.files import write_json, written_whole
 from berger.models import MODELS, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
-from berger.pretraining import pretrain
+from berger.pretraining import CONFIG_FILE, pretrain
 from berger.training.loop import STATE_FILE
 
 CELL_FILE: Final = "cell.json"
@@ -70,12 +71,14 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         assert source.pretraining is not None
         read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
         _check_people(plan, cell, read)
-        pretrain(
+        several = source.pretraining.experts > 1
+        train, begun = (pretrain_experts, CONFIG_FILE) if several else (pretrain, STATE_FILE)
+        train(
             source.pretraining.model_copy(update={"seed": cell.seed}),
             plan.corpus_of(cell),
             folder,
             subjects=plan.fold_of(cell).train,
-            resume=(folder / STATE_FILE).is_file(),
+            resume=(folder / begun).is_file(),
             device=piece.device,
             quiet=True,
         )
@@ -181,7 +184,7 @@ def forget() -> None:
 def fresh_contract(source: ModelSource) -> InputContract:
     """Return what a model that is no checkpoint expects, as far as the configuration says it."""
     config = source.pretraining.model if source.pretraining else MODELS[str(source.model)]
-    return InputContract(sfreq=config.model_dump()["sfreq"], preprocessing=source.preparation)
+    return InputContract(sfreq=config.sfreq, preprocessing=source.preparation)
 
 
 def open_encoder(source: Path) -> Encoder:

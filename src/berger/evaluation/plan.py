@@ -49,7 +49,7 @@ class ModelSource(Config):
         A name of `berger.list_models`: fresh weights, drawn by the cell's seed.
     pretraining : PretrainingConfig, optional
         Pretrained in each fold, with the cell's seed, on the recordings of the fold's training
-        people, without their labels.
+        people, without their labels; several experts are assembled.
     preparation : PreprocessingConfig, optional
         How recordings are prepared for a model that is no checkpoint; a checkpoint says itself.
         Not needed for tasks whose corpus is given.
@@ -75,8 +75,6 @@ class ModelSource(Config):
             raise ValueError("a checkpoint says how recordings are prepared; remove preparation")
         if self.model is not None and self.model not in list_models():
             raise ValueError(f"no model is called {self.model!r}; see `berger models`")
-        if self.pretraining is not None and self.pretraining.experts > 1:
-            raise ValueError("in each fold one network is pretrained; set pretraining.experts to 1")
         return self
 
     @property

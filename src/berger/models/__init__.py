@@ -21,7 +21,7 @@ from berger.models.contract import (
     Reconstruction,
 )
 from berger.models.dare import DARE_SIZES, DareConfig, DareEEG
-from berger.models.encoders import ENCODERS
+from berger.models.encoders import ENCODERS, EncoderConfig
 from berger.models.heads import Classifier, ClassifierConfig
 from berger.models.spechinet import SpecHiNet, SpecHiNetConfig
 from berger.models.spechinet_published import SpecHiNetPublished, SpecHiNetPublishedConfig
@@ -56,21 +56,24 @@ ARCHITECTURES: dict[str, tuple[type[Config], type[Any]]] = {
 } | {"classifier": (ClassifierConfig, Classifier)}
 """The ``name`` in a configuration → its schema and its model."""
 
-MODELS: dict[str, Config] = {
+SMALL_SPECHINET = SpecHiNetConfig(
+    stem_dim=16,
+    embed_dim=32,
+    bottleneck_dim=64,
+    n_heads=4,
+    restores="map",
+    zero_start=True,
+    dropout=0,
+    decoder_dropout=0,
+)
+"""As in configs/pretraining/spechinet-small.yaml."""
+
+MODELS: dict[str, EncoderConfig] = {
     "spechinet": SpecHiNetConfig(),
-    # as in configs/pretraining/spechinet-small.yaml
-    "spechinet-small": SpecHiNetConfig(
-        stem_dim=16,
-        embed_dim=32,
-        bottleneck_dim=64,
-        n_heads=4,
-        restores="map",
-        zero_start=True,
-        dropout=0,
-        decoder_dropout=0,
-    ),
+    "spechinet-small": SMALL_SPECHINET,
     "spechinet-published": SpecHiNetPublishedConfig(),
     "specmoe": SpecMoEConfig(),
+    "specmoe-small": SpecMoEConfig(expert=SMALL_SPECHINET),
     **{f"dare-{size}": config for size, config in DARE_SIZES.items()},
 }
 """The models that can be made by name."""
