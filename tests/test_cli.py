@@ -328,6 +328,16 @@ def test_both_spellings_of_an_override(spelling: list[str], run: Run) -> None:
     assert (shown["notch"], shown["cut_start"]) == (50, 5)
 
 
+def test_names_that_users_choose_keep_their_dashes(run: Run) -> None:
+    outcome = run(
+        *("evaluate", "eegmat", "--out", "x", "--print-config", "--tasks.eegmat.data", "there"),
+        *("--models.my-dare.model", "dare-nano", "--network-training.batch-size", 8),
+    )
+    shown = yaml.safe_load(outcome.out)
+    assert list(shown["models"]) == ["spechinet-small", "dare-nano", "my-dare"]
+    assert shown["network_training"]["batch_size"] == 8
+
+
 def test_the_seed_of_the_command_wins(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 1\n")

@@ -33,11 +33,17 @@ def take_overrides(tokens: list[str]) -> tuple[list[str], dict[str, str]]:
     if schema is None:
         return tokens, {}
     fields = set(field_names(schema)) - {"seed"}
+    words = {word for name in fields for word in name.split(".")}
+
+    def spelled(word: str) -> str:  # the names of models and tasks, which users choose, stay
+        written = word.replace("-", "_")
+        return written if written in words else word
+
     left, overrides = [], {}
     rest = iter(tokens)
     for token in rest:
         name, has_value, value = token.removeprefix("--").partition("=")
-        name = name.replace("-", "_")
+        name = ".".join(map(spelled, name.split(".")))
         if token.startswith("--") and (name in fields or "." in name):
             if not has_value and (value := next(rest, "--")).startswith("--"):
                 raise BergerError(f"--{name}: needs a value.")

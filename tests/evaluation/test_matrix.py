@@ -20,7 +20,7 @@ import yaml
 
 from berger import create_model, load_checkpoint
 from berger.cli import main
-from berger.configuration import load_config
+from berger.configuration import differences, load_config
 from berger.errors import BergerError
 from berger.evaluation import cells as cells_module
 from berger.evaluation.baselines import BAND_POWER, CHANCE
@@ -29,7 +29,8 @@ from berger.evaluation.matrix import evaluate, format_results, in_parallel
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.plan import Cell, EvaluationConfig
 from berger.evaluation.statistics import balanced_accuracy_interval, compare_models
-from berger.models import SpecHiNetConfig
+from berger.models import MODELS, SpecHiNetConfig, SpecMoEConfig
+from berger.pretraining import PretrainingConfig
 from berger.reports import build_report
 from berger.tasks import load_task
 from tests.conftest import TINY_MODEL
@@ -412,6 +413,26 @@ def test_the_shipped_one() -> None:
     preparation = config.models["dare-nano"].preparation
     assert preparation is not None
     assert preparation.sfreq == 256
+
+
+def test_the_shipped_one_with_pretraining() -> None:
+    config = load_config(EvaluationConfig, "eegmat-pretraining")
+    for name, random, shorter in (
+        ("specmoe-small", "specmoe-random", "specmoe-pretrained"),
+        ("dare-nano", "dare-random", "dare-pretrained"),
+    ):
+        whole = load_config(PretrainingConfig, name)
+        source = config.models[shorter]
+        assert source.pretraining is not None
+        changed = differences(whole, source.pretraining)
+        assert {line.split(":")[0] for line in changed} == {
+            "max_validation_windows",
+            *(f"training.{key}" for key in ("steps", "validate_every", "save_every")),
+            *({"training.batch_size"} if name == "dare-nano" else ()),
+        }
+        model = MODELS[config.models[random].model or ""]
+        assert whole.model == (model.expert if isinstance(model, SpecMoEConfig) else model)
+        assert config.models[random].preparation == source.preparation
 
 
 def test_the_command(tiny_corpus: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
