@@ -260,17 +260,13 @@ def trained_in(make: Any, train: Labelled, config: FineTuningConfig) -> list[set
     return moved
 
 
-def mixture_of_three() -> SpecMoE:
-    return mixture(n_experts=3)
-
-
 def dare_without_a_decoder() -> Classifier:
     return dare(parts="encoder")
 
 
 @pytest.mark.parametrize(
     ("make", "n_depths"),
-    [(classifier, 7), (mixture_of_three, 7), (dare_without_a_decoder, 4)],
+    [(classifier, 7), (mixture, 7), (dare_without_a_decoder, 4)],
 )
 def test_depths_are_released_from_the_last_to_the_first(
     make: Any, n_depths: int, train: Labelled

@@ -20,8 +20,10 @@ from berger.interop.onnx import export
 from berger.models import DareConfig, InputContract, SpecHiNetConfig, SpecMoEConfig, create_model
 from berger.models.heads import Classifier, pooled_features
 from berger.preprocessing import PreprocessingConfig
+from berger.reports import build_report
+from berger.simulation import simulate_dataset
 from berger.tasks import load_task
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL, TINY_TASK
 
 SHIPPED = sorted(
     name for name, path in shipped_configs().items() if path.parent.name == "adaptation"
@@ -49,11 +51,14 @@ n_folds: 3
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three people of one montage, and a fresh checkpoint of each model."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three people of one montage, 16 s each, a task, and a fresh checkpoint of each model."""
     folder = tmp_path_factory.mktemp("shipped")
+    simulate_dataset(folder / "recordings", 6, n_blocks=2, block_seconds=8.0)
+    (folder / "task.yaml").write_text(TINY_TASK)
+    files = sorted((folder / "recordings").glob("*.edf"))[1::2]
     config = PreprocessingConfig(sfreq=100, highpass=1, lowpass=40, max_amplitude=None)
-    prepare(sorted(tiny_recordings.glob("*.edf"))[1::2], folder / "corpus", config, progress=False)
+    prepare(files, folder / "corpus", config, progress=False)
     own = open_corpus(folder / "corpus").manifest.preprocessing
     for name, model in MODELS.items():
         torch.manual_seed(0)
@@ -87,17 +92,9 @@ def run(name: str, model: str, folder: Path, out: Path, **more: Any) -> pd.DataF
     )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _task(folder: Path, tiny_recordings: Path) -> None:
-    text = (tiny_recordings.parent / "task.yaml").read_text()
-    (folder / "task.yaml").write_text(text)
-
-
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", SHIPPED)
-def test_it_runs(
-    name: str, model: str, folder: Path, tiny_recordings: Path, tmp_path: Path
-) -> None:
+def test_it_runs(name: str, model: str, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     if reason := REFUSED.get((model, name)):
         with pytest.raises(BergerError, match=reason):
@@ -115,7 +112,7 @@ def test_it_runs(
     elif name in ("probe", "probe-electrodes", "ridge-probe", "conv-linear-probing"):
         assert kept
     if name in NEW:
-        file = sorted(tiny_recordings.glob("*.edf"))[1]
+        file = sorted((folder / "recordings").glob("*.edf"))[1]
         assert predict(out / "checkpoint", [file], tmp_path / "scores", quiet=True).empty
         table = pd.read_csv(tmp_path / "scores" / f"{file.name}.csv")
         np.testing.assert_allclose(table[["score_open", "score_closed"]].sum(axis=1), 1, atol=1e-5)
@@ -146,6 +143,15 @@ def test_few_shots_go_with_every_adaptation(name: str, folder: Path, tmp_path: P
     run(name, "dare", folder, tmp_path / "run", shots=1)
     with pytest.raises(BergerError, match="windows of open, fewer than shots: 99; take fewer"):
         run(name, "dare", folder, tmp_path / "again", shots=99)
+
+
+def test_what_is_combined_is_told_in_the_report(folder: Path, tmp_path: Path) -> None:
+    steps = {"fine_tuning.unfreeze_every": 1, "fine_tuning.unfreeze": 0}
+    run("low-rank", "dare", folder, tmp_path / "run", shots=2, **steps)
+    text = " ".join(build_report(tmp_path / "run").read_text(encoding="utf-8").split())
+    assert "everything was fitted to and chosen by 2 windows of each class of the training" in text
+    assert "one after another, from the last to the first, a further one every 1 epoch" in text
+    assert "convolutions layers of rank 8 were trained (LoRA, alpha 16), and added to them" in text
 
 
 def test_values_are_predicted_by_all_that_is_new(folder: Path, tmp_path: Path) -> None:

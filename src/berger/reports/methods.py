@@ -512,7 +512,7 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
     if every := settings.get("unfreeze_every"):
         text += (
             " From then on its depths were trained one after another, from the last to the first, "
-            f"a further one every {every} epochs."
+            f"a further one every {counted(every, 'epoch')}."
         )
     if low_rank := mapping(config, "low_rank"):
         text += (
