@@ -87,7 +87,7 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
 
 
 def embed_for(piece: Piece) -> tuple[Piece, str]:
-    """Write the features that a frozen probe reads; return why not, if it failed."""
+    """Write the features that a probe reads; return why not, if it failed."""
 
     def work(plan: Plan, cell: Cell) -> None:
         read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
@@ -214,7 +214,7 @@ def _predict(
         method = plan.config.adaptations[cell.adaptation]
         question = read.ask(encoder.contract, method)
         features = None
-        if method.strategy == "frozen probe":
+        if method.is_probe:
             features = np.load(plan.features_file(cell), allow_pickle=False)
         else:
             question, _ = read.align(question, quiet=True)
@@ -230,6 +230,7 @@ def _predict(
         learn = strategy.learn
 
     def noting(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        facts["n_windows"] = {"train": int(train.sum()), "validation": int(validation.sum())}
         answer, choice = learn(train, validation)
 
         def answer_once(test: Mask) -> Array:
@@ -239,7 +240,15 @@ def _predict(
 
         return answer_once, choice
 
-    tested = run_folds(cell.title, read.table, plan.tasks[cell.task].classes, [fold], noting)
+    tested = run_folds(
+        cell.title,
+        read.table,
+        plan.tasks[cell.task].classes,
+        [fold],
+        noting,
+        shots=plan.config.tasks[cell.task].shots,
+        seed=cell.seed,
+    )
     facts |= {
         "choice": tested.choices[0],
         "n_trained": None if strategy is None else strategy.n_trained,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
+from berger.adaptation.low_rank import LowRankConfig, require_peft
 from berger.configuration import Config
 from berger.corpus import Corpus, PreparationSummary, WindowDataset, open_corpus, prepare
 from berger.errors import BergerError
@@ -31,6 +33,7 @@ from berger.evaluation.baselines import (
     check_installed,
     learn_baseline,
 )
+from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.protocol import Fold, class_numbers, run_folds, summarise
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
@@ -53,6 +56,8 @@ from berger.training.loop import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 PROBE: Final = "frozen probe"
+RIDGE_PROBE: Final = "ridge probe"
+LOW_RANK: Final = "low-rank"
 FINE_TUNED: Final = "fine-tuned"
 CONV_PROBE: Final = "conv-linear probe"
 FROZEN: Final = "frozen encoder"
@@ -63,10 +68,14 @@ class AdaptationMethod(Config):
 
     Attributes
     ----------
-    strategy : {"frozen probe", "fine-tuning"}
-        The encoder stays as it is and a logistic regression reads its features; or encoder and a
-        new head are trained together.
+    strategy : {"frozen probe", "ridge probe", "fine-tuning"}
+        The encoder stays as it is and a logistic regression reads its features; or a ridge
+        regression reads them, in closed form (values are always read by one); or encoder and a new
+        head are trained together.
     fine_tuning : FineTuningConfig
+    low_rank : LowRankConfig, optional
+        Layers of low rank that are trained inside an encoder that is fine-tuned, in place of its
+        own weights, and are part of these in the end.
     adapter : AdapterConfig
         What is trained in front of an encoder that is fine-tuned, so that recordings of another
         montage or rate can be read; by default nothing.
@@ -86,8 +95,9 @@ class AdaptationMethod(Config):
         Windows that the encoder sees at once; on a processor few are faster than many.
     """
 
-    strategy: Literal["frozen probe", "fine-tuning"] = "frozen probe"
+    strategy: Literal["frozen probe", "ridge probe", "fine-tuning"] = "frozen probe"
     fine_tuning: FineTuningConfig = FineTuningConfig()
+    low_rank: LowRankConfig | None = None
     adapter: AdapterConfig = AdapterConfig()
     head: HeadConfig = LinearHeadConfig()
     mixture: MixtureConfig = MixtureConfig()
@@ -99,18 +109,30 @@ class AdaptationMethod(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_pooling(self.head, self.pooling)
-        if self.strategy == "frozen probe" and (self.adapter.is_on or self.head.name != "linear"):
+        if self.is_probe and (self.adapter.is_on or self.head.name != "linear"):
             raise ValueError(
-                "a frozen probe has neither adapter nor another head; set strategy to fine-tuning "
-                "and, for an encoder that stays frozen, fine_tuning.unfreeze to null"
+                f"a {self.strategy} has neither adapter nor another head; set strategy to "
+                "fine-tuning and, for an encoder that stays frozen, fine_tuning.unfreeze to null"
+            )
+        if self.low_rank is not None and (self.is_probe or self.fine_tuning.stays_frozen):
+            raise ValueError(
+                "low_rank is trained inside an encoder; set strategy to fine-tuning and "
+                "fine_tuning.unfreeze to the epoch from which it is trained"
             )
         return self
 
     @property
+    def is_probe(self) -> bool:
+        """Whether features are worked out once, and read by a regression."""
+        return self.strategy != "fine-tuning"
+
+    @property
     def model_name(self) -> str:
         """What the adapted model is called in tables."""
-        if self.strategy == "frozen probe":
-            return PROBE
+        if self.is_probe:
+            return PROBE if self.strategy == "frozen probe" else RIDGE_PROBE
+        if self.low_rank is not None:
+            return LOW_RANK
         if not self.fine_tuning.stays_frozen:
             return FINE_TUNED
         return CONV_PROBE if self.head.name == "steps" else FROZEN
@@ -129,14 +151,19 @@ class AdaptationConfig(AdaptationMethod):
         What is run beside it on the same folds, of `berger.evaluation.baselines.Baseline`.
     network_training : FineTuningConfig
         How EEGNet and ShallowConvNet are trained when they are among the baselines.
+    shots : int, optional
+        Few-shot: of the training people every model, baselines too, reads so many windows of each
+        class (of a regression: in all), and of the validation people as many. So does what is
+        fitted to everybody in the end.
     seed : int
-        Of folds, random weights and bootstrap.
+        Of folds, shots, random weights and bootstrap.
     """
 
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
     network_training: FineTuningConfig = FineTuningConfig()
+    shots: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
 
 
@@ -313,6 +340,8 @@ def adapt(
     if (out / RECORD_FILE).exists() or (out / STATE_FILE).exists():
         raise BergerError(f"{out}: holds a run already; choose another folder.")
     check_installed(config.baselines)
+    if config.low_rank is not None:
+        require_peft()
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.is_adapted:
@@ -332,6 +361,12 @@ def adapt(
     folds = read.folds(config.n_folds, config.validation_share, config.seed)
     as_recorded = read.ask(encoder.contract, config)
     question, empty_directions = read.align(as_recorded, quiet)
+    known = np.ones(len(table), bool)
+    run = partial(run_folds, shots=config.shots, seed=config.seed)
+    if config.shots is not None:
+        rng = np.random.default_rng(config.seed)
+        known = draw_shots(table, known, classes, config.shots, rng, f"the people of {task.name}")
+        tell(few_shot_sentence(config.shots, classes))
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
         name = config.model_name
@@ -347,17 +382,17 @@ def adapt(
             )
 
         strategy = strategy_of(encoder)
-        tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
+        tested = {name: run(name, table, classes, folds, strategy.learn)}
         tell(
             f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
             f"{encoder.n_parameters:,}."
         )
-        adapted = strategy.finish(tested[name].choices)
+        adapted = strategy.finish(tested[name].choices, known)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract)
             learn = strategy_of(random).learn
-            tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
+            tested[RANDOM] = run(RANDOM, table, classes, folds, learn)
     for name in dict.fromkeys(config.baselines):
         if name != RANDOM:
             baseline = learn_baseline(
@@ -370,7 +405,7 @@ def adapt(
                 quiet=quiet,
             )
             title = baseline_title(name, question.is_regression)
-            tested[title] = run_folds(title, table, classes, folds, baseline)
+            tested[title] = run(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     predictions = read.in_seconds(predictions)
@@ -379,6 +414,7 @@ def adapt(
     record |= {
         "kind": "adaptation",
         "seed": config.seed,
+        "shots": config.shots,
         "device": str(place),
         "task": {
             **task.model_dump(mode="json", exclude={"labels"}),
@@ -413,6 +449,15 @@ def adapt(
             content.to_parquet(temporary, index=False)
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return results
+
+
+def few_shot_sentence(shots: int, classes: Sequence[str]) -> str:
+    """Return what few shots mean for a table's rows."""
+    kind = "of each class" if classes else "in all"
+    return (
+        f"few-shot: every model and baseline reads {shots} windows {kind} of the training people, "
+        "and chooses by as many of the validation people."
+    )
 
 
 def format_results(results: pd.DataFrame) -> str:
@@ -497,12 +542,13 @@ def build_strategy(
     features : ndarray, shape (n_windows, n_features), optional
         What a frozen probe reads, where it has been worked out already.
     """
-    if method.strategy == "frozen probe":
+    if method.is_probe:
         return FrozenProbe(
             encoder,
             question,
             method.pooling,
             method.penalties,
+            classes_by="ridge" if method.strategy == "ridge probe" else "logistic",
             batch_size=method.batch_size,
             quiet=quiet,
             features=features,
@@ -515,6 +561,7 @@ def build_strategy(
         method.head,
         method.mixture,
         method.fine_tuning,
+        low_rank=method.low_rank,
         seed=seed,
         tell=tell,
         quiet=quiet,

@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from berger.adaptation.low_rank import require_peft
 from berger.configuration import differences, load_config
 from berger.corpus import open_corpus
 from berger.corpus.executors import map_unordered
@@ -113,6 +114,8 @@ def evaluate(
     began, record = time.monotonic(), run_record()
     out = Path(out)
     check_installed(config.baselines)
+    if any(method.low_rank is not None for method in config.adaptations.values()):
+        require_peft()
     tasks = load_tasks(config)
     _claim(out, config, tasks)
     record |= {"kind": "evaluation", "inputs": _inputs(config, tasks)}
@@ -151,7 +154,7 @@ def evaluate(
         return plan.pretraining_folder(cell) / "checkpoint"
 
     def features(cell: Cell) -> Path | None:
-        if cell.is_baseline or config.adaptations[cell.adaptation].strategy != "frozen probe":
+        if cell.is_baseline or not config.adaptations[cell.adaptation].is_probe:
             return None
         return plan.features_file(cell)
 
@@ -289,7 +292,11 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
     return {
         "seed": config.seeds[0],
         "tasks": {
-            name: {**task.model_dump(mode="json", exclude={"labels"}), "classes": [*task.classes]}
+            name: {
+                **task.model_dump(mode="json", exclude={"labels"}),
+                "classes": [*task.classes],
+                "shots": config.tasks[name].shots,
+            }
             for name, task in tasks.items()
         },
         "models": {name: source.kind for name, source in config.models.items()},

@@ -96,11 +96,16 @@ class TaskSource(Config):
         Folder of its recordings, as in `berger adapt`.
     corpus : str, optional
         In its place a corpus that is ready; every model reads this one.
+    shots : int, optional
+        Few-shot: of the training people every model and baseline reads so many windows of each
+        class (of a regression: in all), and of the validation people as many. For several numbers
+        of shots in one evaluation, name the task several times.
     """
 
     task: str | None = None
     data: Path | None = None
     corpus: str | None = None
+    shots: int | None = Field(None, ge=1)
 
 
 class EvaluationConfig(Config):
@@ -264,7 +269,7 @@ class Plan:
         return self.folds[cell.task][cell.seed][cell.fold - 1]
 
     def features_file(self, cell: Cell) -> Path:
-        """Return where the features of a frozen probe are kept, for all cells that read them."""
+        """Return where the features that a probe reads are kept, for all cells that read them."""
         method = self.config.adaptations[cell.adaptation]
         kind = self.config.models[cell.model].kind
         name: str = method.pooling

@@ -3,7 +3,8 @@
 In each fold the people are split three ways. What a model leaves open is chosen by the validation
 people: the strength of a penalty by their balanced accuracy, whereupon the model is fitted to
 training and validation people together; the epoch of a fine-tuning by their loss. Then it is
-applied to the test people once.
+applied to the test people once. Few shots are drawn before any model sees the windows, so that all
+read the same.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.metrics import score_predictions, score_values
 from berger.evaluation.statistics import intervals
 from berger.tasks.splits import Fold as Fold
@@ -44,6 +46,9 @@ def run_folds(
     classes: tuple[str, ...],
     folds: Sequence[Fold],
     learn: Learn,
+    *,
+    shots: int | None = None,
+    seed: int = 0,
 ) -> Tested:
     """Run the protocol for one model; the windows of test people are shown to it once.
 
@@ -59,6 +64,16 @@ def run_folds(
         Gets which windows are of training and of validation people; returns a function that
         gives class probabilities of windows, or values (n_windows, 1) where there are no classes,
         and what was chosen by the validation people.
+    shots : int, optional
+        Only so many windows of each class, or of a regression in all, are shown of the training
+        people, and as many of the validation people; see `berger.evaluation.few_shot`.
+    seed : int
+        Of their draw.
+
+    Raises
+    ------
+    BergerError
+        If there are fewer.
     """
     subject = windows["subject"].to_numpy()
     tables, chosen = [], []
@@ -66,6 +81,12 @@ def run_folds(
         train, validation, test = (
             np.isin(subject, part) for part in (fold.train, fold.validation, fold.test)
         )
+        if shots is not None:
+            rng = np.random.default_rng(seed)
+            train, validation = (
+                draw_shots(windows, part, classes, shots, rng, f"the {who} people of fold {number}")
+                for part, who in ((train, "training"), (validation, "validation"))
+            )
         answer, choice = learn(train, validation)
         table = _predictions(windows[test], answer(test), classes)
         tables.append(table.assign(model=name, fold=number))
@@ -88,16 +109,20 @@ def choose_penalty(
     callable, float
         The fitted model and its penalty, the best by balanced accuracy on the validation people.
     """
-    truth = labels[validation]
 
     def quality(penalty: float) -> float:
         model = fit(features[train], labels[train], penalty)
-        right = model(features[validation]).argmax(1) == truth
-        return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
+        return mean_recall(model(features[validation]), labels[validation])
 
     penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
     known = train | validation
     return fit(features[known], labels[known], penalty), penalty
+
+
+def mean_recall(probabilities: Array, truth: npt.NDArray[np.int64]) -> float:
+    """Return the balanced accuracy of guessing the most probable class."""
+    right = probabilities.argmax(1) == truth
+    return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
 
 
 def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:

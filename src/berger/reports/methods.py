@@ -371,17 +371,24 @@ def _adaptation(run: Run, cite: Cite) -> str:
     )
     trained = checkpoint.get("trained_parameters")
     size = f" ({trained:,} parameters)" if trained else ""
-    if config.get("strategy") == "frozen probe":
+    if config.get("strategy") in ("frozen probe", "ridge probe"):
+        kind = "class-balanced logistic"
+        if task.get("kind") == "regression":
+            kind = "ridge"
+        elif config["strategy"] == "ridge probe":
+            kind = "class-balanced ridge"
         text += (
-            f" The pretrained encoder was frozen and its features were {pooled}; a "
-            f"{'ridge' if task.get('kind') == 'regression' else 'class-balanced logistic'} "
+            f" The pretrained encoder was frozen and its features were {pooled}; a {kind} "
             f"regression{size} on standardised features was fitted to them."
         )
+        if kind == "class-balanced ridge":
+            text += " Its scores, times the number of classes, became probabilities by a softmax."
     elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
         text += _adapter(mapping(config, "adapter"))
     chosen = {
         "frozen probe": "The strength of the L2 penalty",
+        "ridge probe": "The strength of the L2 penalty",
         "fine-tuning": "The epoch whose weights were used",
     }.get(str(config.get("strategy")), "What was left open")
     if aligned := record.get("euclidean_alignment"):
@@ -397,6 +404,12 @@ def _adaptation(run: Run, cite: Cite) -> str:
             "nobody was in more than one of the training, validation and test parts of a fold. "
             f"{chosen} was chosen by the validation people; the test people were used once."
         )
+        if shots := record.get("shots"):
+            kind = "in all" if task.get("kind") == "regression" else "of each class"
+            text += (
+                f" Few-shot: everything was fitted to and chosen by {shots} windows {kind} of the "
+                "training people and as many of the validation people."
+            )
         seen = record.get("seen_in_pretraining") or ()
         text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
     regression = task.get("kind") == "regression"
@@ -496,6 +509,17 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
         text += " What was pretrained stayed frozen."
     elif unfreeze:
         text += f" What was pretrained was frozen before epoch {unfreeze + 1}."
+    if every := settings.get("unfreeze_every"):
+        text += (
+            " From then on its depths were trained one after another, from the last to the first, "
+            f"a further one every {counted(every, 'epoch')}."
+        )
+    if low_rank := mapping(config, "low_rank"):
+        text += (
+            " The encoder's own weights stayed as they were; beside its linear layers and "
+            f"convolutions layers of rank {low_rank['rank']} were trained (LoRA, alpha "
+            f"{low_rank['alpha']}), and added to them in the end."
+        )
     return text
 
 
@@ -521,12 +545,20 @@ def _evaluation(run: Run, cite: Cite) -> str:
     named = enumeration(f"{name} ({kinds.get(name, 'model')})" for name in models)
     by = f", adapted by {enumeration(methods)}," if methods else ""
     compared = f"{named}{by} and " if models else ""
+    shots = {name: mapping(tasks, name).get("shots") for name in tasks}
+    few = [f"{number} on {name}" for name, number in shots.items() if number]
+    learned = (
+        f" Few-shot ({enumeration(few)}): every model and baseline was fitted to and chosen by so "
+        "many windows of each class, or of a regression in all, of the training people and as "
+        "many of the validation people."
+    )
     return (
         f"On {enumeration(tasks)}, {compared}the baselines {enumeration(config['baselines'])} were "
         "tested on the same folds by person: choices were made on validation people, and test "
         f"people were read once in each fold, with {counted(len(seeds), 'seed')}. Scores are means "
         "over seeds with 95% bootstrap intervals over people; models were compared by swapping "
         f"them person by person, corrected for the number of comparisons{cite(HOLM)}."
+        f"{learned if few else ''}"
     )
 
 

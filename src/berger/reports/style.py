@@ -55,6 +55,8 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "fine branch": Look("#4da6d9", "v"),
         "coarse branch": Look("#332288", "D"),
         "frozen probe": Look("#0066a8", "o"),
+        "ridge probe": Look("#0066a8", "o"),
+        "low-rank": Look("#0066a8", "o"),
         "fine-tuned": Look("#0066a8", "o"),
         "conv-linear probe": Look("#0066a8", "o"),
         "frozen encoder": Look("#0066a8", "o"),
