@@ -284,6 +284,10 @@ def by_hand(name: str, signal: Tensor, ch_names: tuple[str, ...]) -> tuple[Tenso
     return differences / torch.from_numpy(level).float(), {}
 
 
+UNTAPERED = pytest.mark.filterwarnings("ignore:A window was not provided:UserWarning")
+
+
+@UNTAPERED
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_features_are_those_of_the_network_that_wrote_the_file(
     name: str, writers: dict[str, Any], files: dict[str, Path], question: Question
@@ -308,6 +312,7 @@ def test_features_are_those_of_the_network_that_wrote_the_file(
     assert found.tokens.std() > 0
 
 
+@UNTAPERED
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_logits_are_those_of_the_network_with_its_head(
     name: str, models: Any, question: Question, tmp_path: Path
@@ -476,7 +481,7 @@ def test_a_probe_of_what_keeps_the_amplitude_finds_it(
 ) -> None:
     answers = learned(name, files[name], "frozen probe", question)
     truth = question.labels[question.windows.of_block // 2 == 3]
-    assert (answers.argmax(1) == truth).mean() > 0.9
+    assert (answers.argmax(1) == truth).mean() > 0.8
 
 
 def test_values_are_learned_too(files: dict[str, Path], question: Question) -> None:
@@ -529,7 +534,7 @@ def test_in_an_evaluation(
     results = pd.read_parquet(out / "results.parquet")
     seen = results.groupby("title")["seen_in_pretraining"]
     assert seen.agg(lambda own: own.isna().all())[good].all()
-    assert not seen.get_group((CHANCE,)).isna().any()
+    assert not seen.agg(lambda own: own.isna().any())[CHANCE]
     predictions = pd.read_parquet(out / "predictions.parquet")
     assert predictions[predictions["title"].isin(good)]["seen_in_pretraining"].isna().all()
     assert predictions.groupby("title")["start"].count().nunique() == 1

@@ -17,6 +17,7 @@ docs/decisions/0029-published-models.md.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,7 +227,7 @@ class PublishedEncoder(Encoder):
 
     def hidden(self, signal: Tensor) -> Tensor:
         """Return what the head gets; its shape is the network's own."""
-        hidden: Tensor = self.network(self.prepared(signal), **self._names())
+        hidden: Tensor = self._called(signal)
         return hidden
 
     def forward_features(
@@ -237,12 +238,15 @@ class PublishedEncoder(Encoder):
     ) -> Features:
         """Embed windows (batch, n_chans, n_times) in µV, of the electrodes it was made for."""
         self.check_names(signal, ch_names)
-        found = self.network(self.prepared(signal), return_features=True, **self._names())
-        tokens = found["features"].reshape(len(signal), -1, self.embed_dim)
+        tokens = self._called(signal, return_features=True)["features"]
+        tokens = tokens.reshape(len(signal), -1, self.embed_dim)
         return Features(tokens, tokens.mean(1))
 
-    def _names(self) -> dict[str, Any]:
-        return {"ch_names": list(self.contract.ch_names or ())} if self.name == "Labram" else {}
+    def _called(self, signal: Tensor, **how: bool) -> Any:
+        names = {"ch_names": list(self.contract.ch_names or ())} if self.name == "Labram" else {}
+        with warnings.catch_warnings():  # BIOT's spectra are without a taper, as published
+            warnings.filterwarnings("ignore", "A window was not provided", UserWarning)
+            return self.network(self.prepared(signal), **how, **names)
 
 
 class PublishedClassifier(nn.Module):
