@@ -174,7 +174,8 @@ def learn_network(
 
     def make(known: WindowDataset) -> nn.Module:
         n_chans, n_times = known[0].signal.shape
-        return Standardised(build(n_chans, n_times, sfreq, question.n_outputs), known)
+        n_outputs = 1 if question.is_regression else len(question.classes)
+        return Standardised(build(n_chans, n_times, sfreq, n_outputs), known)
 
     asked = replace(question, windows=windows)
     return learn_by_training(make, asked, config, seed=seed, device=device, tell=tell, quiet=quiet)
