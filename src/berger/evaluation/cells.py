@@ -33,9 +33,9 @@ from berger.evaluation.decoding import (
     check_preparation,
     read_task,
 )
-from berger.evaluation.networks import NETWORKS
 from berger.evaluation.plan import Cell, ModelSource, Plan, read_plan
 from berger.evaluation.protocol import Array, Learn, Mask, run_folds
+from berger.evaluation.published import learn_published, network_of
 from berger.files import write_json, written_whole
 from berger.models import MODELS, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
@@ -161,18 +161,25 @@ def task_windows(out: Path, task: str, corpus: str) -> TaskWindows:
 
 
 @lru_cache(maxsize=2)
-def _baseline(out: Path, task: str, corpus: str, name: str, seed: int, device: Device) -> Learn:
-    """Return a baseline, whose features of all windows are kept for the next fold."""
+def _baseline(
+    out: Path, task: str, corpus: str, name: str, seed: int, device: Device
+) -> tuple[Learn, dict[str, Any]]:
+    """Return a baseline, whose features are kept for the next fold, and facts for its cells."""
     config = read_plan(out).config
     read = task_windows(out, task, corpus)
-    return learn_baseline(
-        name,
-        read.ask(InputContract(sfreq=read.corpus.manifest.preprocessing.sfreq)),
-        penalties=config.penalties,
-        training=config.network_training,
-        seed=seed,
-        device=compute_device(device),
-    )
+    question = read.ask(InputContract(sfreq=read.corpus.manifest.preprocessing.sfreq))
+    how: dict[str, Any] = {
+        "penalties": config.penalties,
+        "training": config.network_training,
+        "seed": seed,
+        "device": compute_device(device),
+    }
+    if name in config.published:
+        own, adaptation = config.published[name]
+        model = config.published_models[own]
+        learn, weights = learn_published(network_of(own, model), model, adaptation, question, **how)
+        return learn, {"weights": weights}
+    return learn_baseline(name, question, **how), {}
 
 
 def forget() -> None:
@@ -204,10 +211,11 @@ def _predict(
     fold = plan.fold_of(cell)
     seen: set[str] = set()
     if cell.is_baseline:
-        # only networks have random weights; what others have worked out serves every seed
-        seed = cell.seed if cell.model in NETWORKS else plan.config.seeds[0]
+        # without random weights, what a baseline has worked out serves every seed
+        seed = cell.seed if cell.model in plan.config.seeded else plan.config.seeds[0]
         corpus = plan.corpus_of(cell)
-        learn = _baseline(plan.out, cell.task, corpus, cell.model, seed, device)
+        learn, known = _baseline(plan.out, cell.task, corpus, cell.model, seed, device)
+        facts |= known
         strategy = None
     else:
         encoder, seen = _encoder_for(plan, cell, read)
@@ -255,7 +263,11 @@ def _predict(
         "seen_in_pretraining": sorted(seen & {*fold.test}),
     }
     predictions = read.in_seconds(tested.predictions.drop(columns=["model", "fold"]))
-    return predictions.assign(seen_in_pretraining=predictions["subject"].isin(seen))
+    was_seen = predictions["subject"].isin(seen)
+    if cell.model in plan.config.published:  # nobody knows
+        facts["seen_in_pretraining"] = "unknown"
+        was_seen = pd.Series(pd.NA, predictions.index, "boolean")
+    return predictions.assign(seen_in_pretraining=was_seen)
 
 
 def _check_people(plan: Plan, cell: Cell, read: TaskWindows) -> None:

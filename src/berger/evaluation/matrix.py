@@ -44,6 +44,7 @@ from berger.evaluation.decoding import (
     read_task,
     task_preparation,
 )
+from berger.evaluation.networks import require_braindecode
 from berger.evaluation.plan import (
     PLAN_FILE,
     Cell,
@@ -56,6 +57,7 @@ from berger.evaluation.plan import (
     rows_of,
 )
 from berger.evaluation.protocol import summarise
+from berger.evaluation.published import network_of
 from berger.evaluation.statistics import compare_models, intervals
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
@@ -116,6 +118,8 @@ def evaluate(
     check_installed(config.baselines)
     if any(method.low_rank is not None for method in config.adaptations.values()):
         require_peft()
+    for name, model in config.published_models.items():
+        require_braindecode(network_of(name, model))
     tasks = load_tasks(config)
     _claim(out, config, tasks)
     record |= {"kind": "evaluation", "inputs": _inputs(config, tasks)}
@@ -241,7 +245,7 @@ def format_results(out: Path) -> str:
         ends = (row[f"{score}_low"], row[f"{score}_high"])
         interval = "one person" if np.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
-        if row["seen_in_pretraining"]:
+        if row["seen_in_pretraining"] is True:  # it may be unknown, which the title says
             name += " (seen in pretraining)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
         rows.append((row["task"], name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
@@ -284,6 +288,9 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
         if source.checkpoint is not None:
             weights = source.checkpoint / "model.safetensors"
             found[f"model {name}"] = sha256(weights) if weights.is_file() else None
+    for name, model in config.published_models.items():
+        file = model.weights
+        found[f"weights of {name}"] = sha256(file) if file.is_file() else None
     return found | {f"task {name}": task.model_dump(mode="json") for name, task in tasks.items()}
 
 
@@ -301,6 +308,7 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
         },
         "models": {name: source.kind for name, source in config.models.items()},
         "baselines": [*config.baselines],
+        "published_models": [*config.published],
         "allow_seen": [*config.allow_seen],
     }
 
@@ -525,7 +533,7 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             )
         rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
         names = own.drop_duplicates("title").set_index("title")[["name", "adaptation"]]
-        seen = own.groupby("title")["seen_in_pretraining"].any()
+        seen = own.groupby("title")["seen_in_pretraining"].agg(_any_known)
         rows = rows.rename(columns={"model": "title"})
         tables.append(
             rows.assign(
@@ -537,6 +545,7 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
         )
     table = pd.concat(tables, ignore_index=True)
     table["seed"] = table["seed"].astype("Int64")
+    table["seen_in_pretraining"] = table["seen_in_pretraining"].astype("boolean")
     first = ["task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds"]
     return table[first + [name for name in table if name not in first]]
 
@@ -569,6 +578,11 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             tables.append(made.assign(task=task))
     columns = ["task", "model", "other", "difference", "low", "high", "p", "p_holm", "verdict"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
+
+
+def _any_known(seen: pd.Series) -> bool | None:
+    """Whether anybody was seen, as far as that is known of all."""
+    return None if seen.isna().any() else bool(seen.any())
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from berger.adaptation.finetuning import FineTuningConfig
 from berger.configuration import Config, load_config, locate, read_yaml, shipped_configs
 from berger.evaluation.baselines import BAND_POWER, CHANCE, RANDOM, RIEMANN, Baseline
 from berger.evaluation.decoding import AdaptationMethod
+from berger.evaluation.networks import NETWORKS
 from berger.evaluation.protocol import Fold
+from berger.evaluation.published import PublishedModel, network_of, published_title
 from berger.models import list_models
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, PretrainingConfig
@@ -122,8 +124,10 @@ class EvaluationConfig(Config):
         Run on the same folds; they read the recordings as prepared for the first model.
     penalties : tuple of float
         From which the validation people choose for the baselines.
+    published_models : dict of str to PublishedModel
+        Published networks with their weights, run as the baselines are.
     network_training : FineTuningConfig
-        How EEGNet and ShallowConvNet are trained.
+        How EEGNet and ShallowConvNet are trained, and published networks fine-tuned.
     seeds : tuple of int
         Of folds, fresh weights and trainings; the first one also of bootstrap and swaps.
     n_folds : int, optional
@@ -139,11 +143,27 @@ class EvaluationConfig(Config):
     adaptations: dict[Name, AdaptationMethod] = {}
     baselines: tuple[Baseline, ...] = (CHANCE, BAND_POWER, RIEMANN)
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    published_models: dict[Name, PublishedModel] = {}
     network_training: FineTuningConfig = FineTuningConfig()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     allow_seen: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> dict[str, tuple[str, str]]:
+        """Title of each row of a published model → its name and how it is adapted."""
+        return {
+            published_title(name, how): (name, how)
+            for name, model in self.published_models.items()
+            for how in model.adaptations
+        }
+
+    @property
+    def seeded(self) -> frozenset[str]:
+        """Baselines and rows of published models that have random weights, drawn by the seed."""
+        tuned = {title for title, (_, how) in self.published.items() if how == "fine-tuning"}
+        return frozenset(NETWORKS) | tuned
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -163,7 +183,7 @@ class EvaluationConfig(Config):
     def _is_a_matrix(self) -> Self:
         if bool(self.models) != bool(self.adaptations):
             raise ValueError("models need adaptations, and adaptations need models; give both")
-        if not self.models and not self.baselines:
+        if not self.models and not self.baselines and not self.published_models:
             raise ValueError("there is neither a model nor a baseline; name some")
         if not self.models and any(source.corpus is None for source in self.tasks.values()):
             raise ValueError("without a model nobody says how to prepare; give each task a corpus")
@@ -173,10 +193,18 @@ class EvaluationConfig(Config):
             raise ValueError(f"{RANDOM!r}: give the model itself, as `model: NAME`")
         if unknown := sorted({*self.allow_seen} - {*self.models}):
             raise ValueError(f"allow_seen names {unknown[0]!r}, which is no model here")
+        for name, model in self.published_models.items():
+            network_of(name, model)
+        if len({_baseline_folder(title) for title in self.published}) < len(self.published):
+            raise ValueError("published_models: two names differ in case or marks only; rename one")
         for name in ("seeds", "baselines"):
             if len({*getattr(self, name)}) < len(getattr(self, name)):
                 raise ValueError(f"{name}: one is given twice; remove it")
         return self
+
+
+def _baseline_folder(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def _method(name: str, given: Any) -> Any:
@@ -228,7 +256,7 @@ class Cell:
         """Where it stands below the evaluation's folder."""
         who = Path(self.model, self.adaptation)
         if self.is_baseline:
-            who = Path(BASELINE, re.sub(r"[^a-z0-9]+", "-", self.model.lower()))
+            who = Path(BASELINE, _baseline_folder(self.model))
         return Path("cells", self.task, who, f"seed-{self.seed}-fold-{self.fold}")
 
 
@@ -340,8 +368,8 @@ def read_plan(out: Path) -> Plan:
 
 
 def rows_of(config: EvaluationConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield task, model, adaptation of each row of the table: baselines, then models."""
+    """Yield task, model, adaptation of each row: baselines, published models, then models."""
     for task in config.tasks:
-        yield from ((task, baseline, "") for baseline in config.baselines)
+        yield from ((task, title, "") for title in (*config.baselines, *config.published))
         for model in config.models:
             yield from ((task, model, adaptation) for adaptation in config.adaptations)

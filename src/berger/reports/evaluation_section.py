@@ -92,7 +92,8 @@ def _overall(run: Run, task: str | None = None) -> pd.DataFrame:
 
 
 def _marked(row: dict[str, Any]) -> str:
-    return f"{row['title']}{SEEN if row['seen_in_pretraining'] else ''}"
+    seen = row["seen_in_pretraining"] is True  # it may be unknown, which the title says
+    return f"{row['title']}{SEEN if seen else ''}"
 
 
 def _table(run: Run) -> Iterator[Block]:

@@ -552,8 +552,9 @@ def _evaluation(run: Run, cite: Cite) -> str:
         "many windows of each class, or of a regression in all, of the training people and as "
         "many of the validation people."
     )
+    baselines = [*config["baselines"], *(run.record.get("published_models") or ())]
     return (
-        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(config['baselines'])} were "
+        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(baselines)} were "
         "tested on the same folds by person: choices were made on validation people, and test "
         f"people were read once in each fold, with {counted(len(seeds), 'seed')}. Scores are means "
         "over seeds with 95% bootstrap intervals over people; models were compared by swapping "
