@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,8 @@ from berger.evaluation.cells import (
 from berger.evaluation.decoding import (
     PREDICTIONS_FILE,
     RESULTS_FILE,
+    TaskWindows,
     prepare_task,
-    read_task,
     task_preparation,
 )
 from berger.evaluation.plan import (
@@ -49,6 +50,7 @@ from berger.evaluation.plan import (
     EvaluationConfig,
     Plan,
     corpus_key,
+    corpus_keys,
     load_tasks,
     mark,
     plan_at,
@@ -56,6 +58,7 @@ from berger.evaluation.plan import (
 )
 from berger.evaluation.protocol import summarise
 from berger.evaluation.statistics import compare_models, intervals
+from berger.evaluation.transfer import read_windows
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
 from berger.models.device import Device
@@ -121,6 +124,7 @@ def evaluate(
 
     plan = plan_at(out, config, tasks)
     reasons = _prepare_corpora(plan, workers, quiet, tell)
+    reasons |= _corpora_of_transfers(plan, reasons)
     reasons |= _make_folds(plan, reasons)
     write_json(out / PLAN_FILE, plan.content())
     forget()
@@ -240,6 +244,8 @@ def format_results(out: Path) -> str:
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
         if row["seen_in_pretraining"]:
             name += " (seen in pretraining)"
+        if row.get("pretraining_people") == "unknown":
+            name += " (pretrained on unknown people)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
         rows.append((row["task"], name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -289,8 +295,11 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
     return {
         "seed": config.seeds[0],
         "tasks": {
-            name: {**task.model_dump(mode="json", exclude={"labels"}), "classes": [*task.classes]}
-            for name, task in tasks.items()
+            name: {
+                **tasks[name].model_dump(mode="json", exclude={"labels"}),
+                "classes": [*tasks[name].classes],
+            }
+            for name in config.evaluated
         },
         "models": {name: source.kind for name, source in config.models.items()},
         "baselines": [*config.baselines],
@@ -310,7 +319,8 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
                 contracts[name] = open_encoder(source.checkpoint).contract
         except BergerError as error:
             contracts[name] = str(error)
-    for task, model, adaptation in rows_of(plan.config):
+    rows = [*rows_of(plan.config, plan.config.tasks)]
+    for task, model, adaptation in rows:
         if not adaptation:
             continue
         try:
@@ -320,7 +330,7 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
             plan.corpora.setdefault(corpus_key(task, "", ""), folder)
         except BergerError as error:
             reasons[task, model, adaptation] = " ".join(str(error).split())
-    for task, baseline, adaptation in rows_of(plan.config):
+    for task, baseline, adaptation in rows:
         if adaptation or corpus_key(task, baseline, "") in plan.corpora:
             continue
         given = plan.config.tasks[task].corpus
@@ -377,24 +387,47 @@ def _remember(plan: Plan, folder: str) -> None:
         )
 
 
+def _corpora_of_transfers(plan: Plan, reasons: Reasons) -> Reasons:
+    """Say in the plan which corpora each transfer's baselines read: of the first model with both.
+
+    Returns why no cell of a row can be worked at that lacks the corpus of one of its tasks.
+    """
+    config, found = plan.config, Reasons()
+    for one in config.transfers:
+        parts = config.parts_of(one.name)
+        own = corpus_keys(config, one.name, "", "")
+        for model, adaptation in [*product(config.models, config.adaptations), ("", "")]:
+            keys = [corpus_key(part, model, adaptation) for part in parts]
+            if own[0] not in plan.corpora and {*keys} <= plan.corpora.keys():
+                plan.corpora.update(zip(own, [plan.corpora[key] for key in keys], strict=True))
+        for row in rows_of(config, [one.name]):
+            lacking = [part for part in parts if (part, *row[1:]) in reasons]
+            if lacking:
+                found[row] = reasons[lacking[0], *row[1:]]
+            elif not {*corpus_keys(config, *row)} <= plan.corpora.keys():
+                found[row] = "no model's preparation fits the recordings of both tasks; see there."
+    return found
+
+
 def _make_folds(plan: Plan, reasons: Reasons) -> Reasons:
     """Make the folds of each task, unless they stand; return why those of a task could not be."""
     config, found = plan.config, Reasons()
-    for task in config.tasks:
-        if task in plan.folds:
+    for task in config.evaluated:
+        keys = corpus_keys(config, task, "", "")
+        if task in plan.folds or not {*keys} <= plan.corpora.keys():
             continue
         try:
-            corpus = plan.corpora.get(corpus_key(task, "", ""))
-            if corpus is None:
-                continue
-            read = read_task(plan.tasks[task], open_corpus(corpus, progress=False))
+            corpora = [plan.corpora[key] for key in keys]
+            read = read_windows(config, plan.tasks, task, corpora)
             plan.folds[task] = {
                 seed: read.folds(config.n_folds, config.validation_share, seed)
                 for seed in config.seeds
             }
             plan.people[task] = read.subjects
+            if isinstance(read, TaskWindows) and read.task.split.by == "site":
+                plan.sites[task] = read.sites(plan.folds[task][config.seeds[0]])
         except BergerError as error:
-            rows = [row for row in rows_of(config) if row[0] == task and row not in reasons]
+            rows = [row for row in rows_of(config, [task]) if row not in reasons]
             found |= dict.fromkeys(rows, " ".join(str(error).split()))
     return found
 
@@ -403,7 +436,7 @@ def _cells(plan: Plan, reasons: Reasons) -> tuple[list[Cell], list[dict[str, Any
     """Return all cells, and rows of the table for those of tasks that have no folds."""
     cells: list[Cell] = []
     impossible = []
-    for task, model, adaptation in rows_of(plan.config):
+    for task, model, adaptation in rows_of(plan.config, plan.config.evaluated):
         regression = plan.tasks[task].kind == "regression"
         title = f"{model}, {adaptation}" if adaptation else baseline_title(model, regression)
         for seed in plan.config.seeds:
@@ -424,6 +457,7 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
     """Write the tables from what stands in the cells' folders."""
     known = [read_cell(plan.out, cell) for cell in cells]
     columns = [*Cell.__dataclass_fields__, "status", "reason", "choice", "n_trained", "seconds"]
+    columns.append("pretraining_people")
     table = pd.DataFrame([*known, *impossible]).reindex(columns=columns)
     parts = []
     for cell, facts in zip(cells, known, strict=True):
@@ -432,7 +466,9 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         part = pd.read_parquet(plan.out / cell.folder / PREDICTIONS_FILE)
         if plan.tasks[cell.task].kind == "regression":
             part = part.rename(columns=VALUES)
-        parts.append(part.assign(**vars(cell)))
+        # of a cell from before this was noted it is not known whether it was known
+        people = facts.get("pretraining_people")
+        parts.append(part.assign(**vars(cell), pretraining_people=people))
     tables = {CELLS_FILE: table}
     if parts:
         predictions = pd.concat(parts, ignore_index=True)
@@ -483,7 +519,10 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
         One row per ``task, model, adaptation, title``, ``people`` ("all" or "unseen in
         pretraining"), ``seed`` and ``fold``. Fold 0 is all folds together, and only there where
         none is lacking. Without a seed it is the mean of the scores over seeds, whose number is
-        ``n_seeds``, with intervals from drawing people with all their seeds.
+        ``n_seeds``, with intervals from drawing people with all their seeds. Whether pretraining
+        has seen somebody (``seen_in_pretraining``), and of whose recordings the weights were made
+        before they were adapted (``pretraining_people``): nobody's, known or unknown people's.
+        ``site`` is what a fold tests where sites are left out.
     """
     tables = []
     draw = plan.config.seeds[0]
@@ -517,15 +556,18 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
                 | {name: int(group[name].max()) for name in ("n_subjects", "n_windows")}
             )
         rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
-        names = own.drop_duplicates("title").set_index("title")[["name", "adaptation"]]
+        names = own.drop_duplicates("title").set_index("title")
         seen = own.groupby("title")["seen_in_pretraining"].any()
         rows = rows.rename(columns={"model": "title"})
+        sites = dict(enumerate(plan.sites.get(task, ()), start=1))
         tables.append(
             rows.assign(
                 task=task,
+                site=rows["fold"].map(sites).astype(object),
                 model=rows["title"].map(names["name"]),
                 adaptation=rows["title"].map(names["adaptation"]),
                 seen_in_pretraining=rows["title"].map(seen),
+                pretraining_people=rows["title"].map(names["pretraining_people"]),
             )
         )
     table = pd.concat(tables, ignore_index=True)
