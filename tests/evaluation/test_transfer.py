@@ -308,37 +308,40 @@ def test_from_people_to_mice(
     tiny_recordings: Path, mice: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     """Other electrodes, rate, size of the signals, words of the labels; the same preparation."""
-    folders = {"people": tiny_recordings.parent, "mice": mice}
+    (tmp_path / "people.yaml").write_text(f"{TINY_TASK}species: human\n")
+    sources: dict[str, dict[str, Any]] = {
+        "people": {"task": str(tmp_path / "people.yaml"), "data": str(tiny_recordings.parent)},
+        "mice": {"task": str(mice / "task.yaml")},
+    }
     config = EvaluationConfig.model_validate(
         {
             "models": {
                 "one": {"checkpoint": str(checkpoint)},
-                "new": {"model": "dare-nano", "preparation": {"sfreq": 256, "lowpass": 100}},
+                "fast": {"model": "dare-nano", "preparation": {"sfreq": 256, "lowpass": 100}},
             },
-            "tasks": {
-                name: {"task": str(folder / "task.yaml"), "only_transfers": True}
-                for name, folder in folders.items()
-            },
+            "tasks": {name: own | {"only_transfers": True} for name, own in sources.items()},
             "transfers": [{"train": "people", "test": "mice"}],
             "adaptations": {"probe": {}, "each": {"pooling": "electrodes"}},
             "baselines": [CHANCE, RIEMANN],
             "seeds": [0],
         }
     )
-    table = evaluate(config, tmp_path, device="cpu", quiet=True).set_index("title")
-    reasons = table["reason"].to_dict()
+    out = tmp_path / "out"
+    reasons = evaluate(config, out, device="cpu", quiet=True).set_index("title")["reason"]
     assert (reasons[CHANCE], reasons["one, probe"]) == ("", "")
     assert "share no electrode" in reasons[RIEMANN]
     assert "pooling: electrodes needs one montage" in reasons["one, each"]
-    predictions = pd.read_parquet(tmp_path / "predictions.parquet")
+    # people recorded at 250 Hz cannot be prepared for it
+    assert "lacks windows of people: sub-02" in reasons["fast, probe"]
+    predictions = pd.read_parquet(out / "predictions.parquet")
     assert set(predictions["subject"]) == {"sub-01", "sub-02", "sub-03"}
-    plan = json.loads((tmp_path / "plan.json").read_text())
+    plan = json.loads((out / "plan.json").read_text())
     for name, species, rate in (("people", "human", {256.0, 250.0}), ("mice", "mouse", {500.0})):
         corpus = open_corpus(plan["corpora"][f"{name}/one/probe"])
         assert set(corpus.recordings["species"]) == {species}
         assert set(corpus.recordings["source_sfreq"]) == rate
         assert corpus.manifest.preprocessing.sfreq == 100
-    described = json.loads((tmp_path / "run.json").read_text())["tasks"]["people → mice"]
+    described = json.loads((out / "run.json").read_text())["tasks"]["people → mice"]
     assert described["species"] == "human → Mus musculus"
 
 
@@ -411,7 +414,7 @@ window_seconds: 4
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "complaint"),
+    ("learned", "tested", "complaint"),
     [
         (TINY_TASK, TINY_TASK.replace(": closed", ": shut"), r"other classes \(open, closed; open"),
         (TINY_TASK, TINY_TASK.replace("seconds: 4", "seconds: 2"), r"other windows \(4 s; 2 s\)"),
@@ -422,13 +425,13 @@ window_seconds: 4
 )
 def test_tasks_must_ask_the_same(
     configuration: Callable[..., EvaluationConfig],
-    one: str,
-    other: str,
+    learned: str,
+    tested: str,
     complaint: str,
     tmp_path: Path,
 ) -> None:
     tasks = configuration().model_dump(mode="json")["tasks"]
-    for name, text in (("first", one), ("second", other)):
+    for name, text in (("first", learned), ("second", tested)):
         (tmp_path / f"{name}.yaml").write_text(text)
         tasks[name]["task"] = str(tmp_path / f"{name}.yaml")
     with pytest.raises(BergerError, match=complaint):
