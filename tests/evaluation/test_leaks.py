@@ -47,6 +47,7 @@ from berger.evaluation.strategies import Question
 from berger.models import Encoder, SpecHiNetConfig
 from berger.preprocessing import PreprocessingConfig
 from berger.reports import build_report
+from berger.simulation import simulate_dataset
 from berger.tasks import load_task
 from berger.tasks.splits import FixedSplit, Fold, folds
 from tests.conftest import TINY_MODEL, TINY_TASK

@@ -42,6 +42,7 @@ from tests.conftest import TINY_MODEL, TINY_TASK
 from tests.reports.page import Page
 
 CLASSES = ("open", "closed")
+PREPARATION = {"sfreq": 100, "highpass": 1, "lowpass": 40}
 SEEDS, FOLDS = (0, 1), (1, 2, 3)
 TITLES = [
     *(CHANCE, BAND_POWER),
@@ -261,7 +262,7 @@ from pathlib import Path
 from berger.cli import main
 from berger.evaluation import matrix
 
-cells = Path(sys.argv[2]) / "cells"
+cells = Path(sys.argv[3]) / "cells"
 work = matrix.run_cell
 
 def run_cell(piece):
@@ -270,7 +271,7 @@ def run_cell(piece):
     return work(piece)
 
 matrix.run_cell = run_cell
-main(["evaluate", sys.argv[1], "--out", sys.argv[2], "--workers", "1", "--quiet", "--device", "cpu"])
+main(["evaluate", *sys.argv[1:], "--workers", "1", "--quiet", "--device", "cpu"])
 """
 
 
@@ -281,13 +282,13 @@ def test_killed_for_real_it_continues_to_the_same_predictions(
     content = yaml.safe_dump(config.model_dump(mode="json"))
     (tmp_path / "small.yaml").write_text(content)
     out = tmp_path / "killed"
-    words = [sys.executable, "-c", KILLED, str(tmp_path / "small.yaml"), str(out)]
-    ended = subprocess.run(words, capture_output=True, check=False)
+    words = [str(tmp_path / "small.yaml"), "--out", str(out)]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, check=False)
     assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
     before = cell_files(out)
     assert len(before) == 3
     assert not (out / "predictions.parquet").exists()
-    main(["evaluate", words[3], "--out", str(out), "--workers", "1", "--quiet", "--device", "cpu"])
+    main(["evaluate", *words, "--workers", "1", "--quiet", "--device", "cpu"])
     evaluate(config, tmp_path / "whole", device="cpu", quiet=True)
     pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "whole"))
     after = cell_files(out)
@@ -434,7 +435,7 @@ def test_values_are_read_by_fresh_weights_too(
     (folder / "ages.csv").write_text("\n".join(["file,age", *ages]))
     (folder / "task.yaml").write_text(
         "name: age\nkind: regression\nrecordings: [recordings/*.edf]\nwindow_seconds: 4\n"
-        "labels: {from: table, table: ages.csv, key: file, match: name, column: age}\n"
+        "labels: {from: table, table: ages.csv, recording: file, column: age}\n"
         "target: {name: age, unit: years}\nn_folds: 3\n"
     )
     config = EvaluationConfig.model_validate(
@@ -492,11 +493,9 @@ def test_sites_are_left_out(
         TINY_TASK.replace("recordings/*.edf", "recordings/**/*.edf").replace("n_folds: 3\n", "")
         + "split: {by: site}\nsubject_pattern: '(?P<site>[A-Z][a-z]+)/(?P<subject>sub-\\d+)'\n"
     )
-    contract = InputContract(
-        sfreq=100, preprocessing=PreprocessingConfig(sfreq=100, highpass=1, lowpass=40)
-    )
     model = load_checkpoint(checkpoints["one"])
-    model.contract = contract
+    preparation = PreprocessingConfig.model_validate(PREPARATION)
+    model.contract = InputContract(sfreq=100, preprocessing=preparation)
     model.save_checkpoint(tmp_path / "one")
     config = EvaluationConfig.model_validate(
         {
