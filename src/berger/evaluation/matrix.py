@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +48,7 @@ from berger.evaluation.plan import (
     Cell,
     EvaluationConfig,
     Plan,
+    Reasons,
     corpus_key,
     corpus_keys,
     load_tasks,
@@ -58,7 +58,7 @@ from berger.evaluation.plan import (
 )
 from berger.evaluation.protocol import summarise
 from berger.evaluation.statistics import compare_models, intervals
-from berger.evaluation.transfer import read_windows
+from berger.evaluation.transfer import corpora_of_transfers, read_windows
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
 from berger.models.device import Device
@@ -69,9 +69,6 @@ from berger.training.log import run_record
 COMPARISONS_FILE, CELLS_FILE = "comparisons.parquet", "cells.parquet"
 VALUES = {"truth": "true_value", "prediction": "predicted_value"}
 """Columns of predicted values; classes and numbers cannot share one in a file of several tasks."""
-
-Reasons = dict[tuple[str, str, str], str]
-"""Task, model, adaptation → why no cell of it can be worked at."""
 
 
 def evaluate(
@@ -124,7 +121,7 @@ def evaluate(
 
     plan = plan_at(out, config, tasks)
     reasons = _prepare_corpora(plan, workers, quiet, tell)
-    reasons |= _corpora_of_transfers(plan, reasons)
+    reasons |= corpora_of_transfers(plan, reasons)
     reasons |= _make_folds(plan, reasons)
     write_json(out / PLAN_FILE, plan.content())
     forget()
@@ -385,28 +382,6 @@ def _remember(plan: Plan, folder: str) -> None:
             f"{folder}: is another corpus than when this evaluation was begun; restore it, or "
             "evaluate into another folder."
         )
-
-
-def _corpora_of_transfers(plan: Plan, reasons: Reasons) -> Reasons:
-    """Say in the plan which corpora each transfer's baselines read: of the first model with both.
-
-    Returns why no cell of a row can be worked at that lacks the corpus of one of its tasks.
-    """
-    config, found = plan.config, Reasons()
-    for one in config.transfers:
-        parts = config.parts_of(one.name)
-        own = corpus_keys(config, one.name, "", "")
-        for model, adaptation in [*product(config.models, config.adaptations), ("", "")]:
-            keys = [corpus_key(part, model, adaptation) for part in parts]
-            if own[0] not in plan.corpora and {*keys} <= plan.corpora.keys():
-                plan.corpora.update(zip(own, [plan.corpora[key] for key in keys], strict=True))
-        for row in rows_of(config, [one.name]):
-            lacking = [part for part in parts if (part, *row[1:]) in reasons]
-            if lacking:
-                found[row] = reasons[lacking[0], *row[1:]]
-            elif not {*corpus_keys(config, *row)} <= plan.corpora.keys():
-                found[row] = "no model's preparation fits the recordings of both tasks; see there."
-    return found
 
 
 def _make_folds(plan: Plan, reasons: Reasons) -> Reasons:

@@ -31,6 +31,9 @@ BASELINE: Final = "baseline"
 ARROW: Final = " → "
 """Between the tasks of a transfer, in tables."""
 
+Reasons = dict[tuple[str, str, str], str]
+"""Task, model, adaptation → why no cell of it can be worked at."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """What stands in tables and is the name of a folder."""
 

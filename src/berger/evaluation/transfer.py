@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,15 @@ from berger.corpus import Corpus, open_corpus, split_subjects
 from berger.corpus.windows import join
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationMethod, TaskWindows, read_task
-from berger.evaluation.plan import EvaluationConfig, Transfer
+from berger.evaluation.plan import (
+    EvaluationConfig,
+    Plan,
+    Reasons,
+    Transfer,
+    corpus_key,
+    corpus_keys,
+    rows_of,
+)
 from berger.evaluation.protocol import Fold, class_numbers
 from berger.evaluation.seen import people_seen
 from berger.evaluation.strategies import Question
@@ -221,3 +230,35 @@ def read_windows(
     ]
     transfer = config.transfer(task)
     return read[0] if transfer is None else TransferWindows(transfer, *read)
+
+
+def corpora_of_transfers(plan: Plan, reasons: Reasons) -> Reasons:
+    """Say in the plan which corpora each transfer's baselines read: of the first model with both.
+
+    Parameters
+    ----------
+    plan : Plan
+        With the corpora of all tasks.
+    reasons : dict
+        Why rows of tasks lack theirs.
+
+    Returns
+    -------
+    dict
+        Why rows of transfers lack one.
+    """
+    config, found = plan.config, Reasons()
+    for one in config.transfers:
+        parts = config.parts_of(one.name)
+        own = corpus_keys(config, one.name, "", "")
+        for model, adaptation in [*product(config.models, config.adaptations), ("", "")]:
+            keys = [corpus_key(part, model, adaptation) for part in parts]
+            if own[0] not in plan.corpora and {*keys} <= plan.corpora.keys():
+                plan.corpora.update(zip(own, [plan.corpora[key] for key in keys], strict=True))
+        for row in rows_of(config, [one.name]):
+            lacking = [part for part in parts if (part, *row[1:]) in reasons]
+            if lacking:
+                found[row] = reasons[lacking[0], *row[1:]]
+            elif not {*corpus_keys(config, *row)} <= plan.corpora.keys():
+                found[row] = "no model's preparation fits the recordings of both tasks; see there."
+    return found
