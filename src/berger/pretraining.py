@@ -249,6 +249,7 @@ def pretrain(
     )
     model = objective.pretrained()
     recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
+    trained = recordings[recordings["subject"].isin(people["train"])]
     record |= {
         "kind": "pretraining",
         "seed": config.seed,
@@ -259,7 +260,8 @@ def pretrain(
             "hours": corpus.hours,
         },
         "subjects": {name: list(names) for name, names in people.items()},
-        "training_files": file_marks(recordings[recordings["subject"].isin(people["train"])]),
+        "training_files": file_marks(trained),
+        "training_contents": file_contents(trained),
         "n_parameters": model.n_parameters,
         "steps": steps,
         "batch_size": config.training.batch_size * config.training.accumulate,
@@ -385,6 +387,11 @@ def file_marks(recordings: pd.DataFrame) -> list[str]:
         f"{name}, {size} bytes"
         for name, size in zip(names, recordings["source_bytes"], strict=True)
     ]
+
+
+def file_contents(recordings: pd.DataFrame) -> list[str | None]:
+    """Return the first 16 digits of the SHA-256 of each recording's file, None if not known."""
+    return [sha[:16] if isinstance(sha, str) else None for sha in recordings["source_sha256"]]
 
 
 @torch.inference_mode()

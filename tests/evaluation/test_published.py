@@ -148,9 +148,9 @@ def test_each_adaptation_is_a_row_that_says_what_is_not_known() -> None:
         six={"network": "BIOT", "weights": "b.safetensors", "adaptations": ["fine-tuning"]},
     )
     titles = [
-        "Labram, published weights (people seen unknown), frozen probe",
-        "Labram, published weights (people seen unknown), fine-tuning",
-        "six, published weights (people seen unknown), fine-tuning",
+        "Labram, published weights, frozen probe",
+        "Labram, published weights, fine-tuning",
+        "six, published weights, fine-tuning",
     ]
     assert list(config.published) == titles
     assert {*titles} & config.seeded == {titles[1], titles[2]}
@@ -532,11 +532,10 @@ def test_in_an_evaluation(
     assert failed["reason"].str.contains("is not CBraMod as braindecode names it").all()
 
     results = pd.read_parquet(out / "results.parquet")
-    seen = results.groupby("title")["seen_in_pretraining"]
-    assert seen.agg(lambda own: own.isna().all())[good].all()
-    assert not seen.agg(lambda own: own.isna().any())[CHANCE]
+    people = results.groupby("title")["pretraining_people"].unique().map(list)
+    assert list(people[good]) == [["unknown"]] * len(good)
+    assert people[CHANCE] == ["nobody"]
     predictions = pd.read_parquet(out / "predictions.parquet")
-    assert predictions[predictions["title"].isin(good)]["seen_in_pretraining"].isna().all()
     assert predictions.groupby("title")["start"].count().nunique() == 1
 
     (facts,) = {
@@ -544,13 +543,13 @@ def test_in_an_evaluation(
         for cell in out.glob("cells/alpha/baseline/labram-*fine-tuning/seed-0-fold-1")
     }
     known = yaml.safe_load(facts)
-    assert known["seen_in_pretraining"] == "unknown"
+    assert known["pretraining_people"] == "unknown"
     assert known["weights"]["new"] == ["final_layer.weight", "final_layer.bias"]
 
     page = Page(build_report(out))
     for title in good:
         assert title in page.text
-    assert "seen in pretraining)" not in page.text.replace("people seen unknown", "")
+    assert f"{good[0]} (pretrained on unknown people)" in page.text
 
     # other weights under the same name are another evaluation
     capsys.readouterr()

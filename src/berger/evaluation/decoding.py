@@ -35,6 +35,7 @@ from berger.evaluation.baselines import (
 )
 from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.protocol import Fold, class_numbers, run_folds, summarise
+from berger.evaluation.seen import Known, knows_people, people_seen
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
 from berger.models import (
@@ -49,7 +50,7 @@ from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling, check_pooling
 from berger.preprocessing import PreprocessingConfig
-from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
+from berger.pretraining import CONFIG_FILE, RECORD_FILE
 from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
 from berger.training.loop import STATE_FILE
@@ -61,6 +62,10 @@ LOW_RANK: Final = "low-rank"
 FINE_TUNED: Final = "fine-tuned"
 CONV_PROBE: Final = "conv-linear probe"
 FROZEN: Final = "frozen encoder"
+UNKNOWN_PEOPLE: Final = (
+    "The checkpoint does not say whose recordings it was pretrained on; people who are tested may "
+    "be among them."
+)
 
 
 class AdaptationMethod(Config):
@@ -197,6 +202,11 @@ class TaskWindows:
         """Everybody who has windows, sorted."""
         return tuple(sorted(set(self.table["subject"])))
 
+    @property
+    def corpora(self) -> tuple[Corpus, ...]:
+        """The corpus, where several may be asked for."""
+        return (self.corpus,)
+
     def folds(self, n_folds: int | None, validation_share: float, seed: int) -> list[Fold]:
         """Return the folds of the task's split; see `berger.tasks.TaskConfig.folds`."""
         used = self.corpus.recordings["recording"].isin(self.table["recording"])
@@ -208,6 +218,12 @@ class TaskWindows:
             validation_share=validation_share,
             seed=seed,
         )
+
+    def sites(self, folds: Sequence[Fold]) -> tuple[str, ...]:
+        """Return where the tested people of folds were recorded that leave sites out."""
+        rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
+        at = dict(zip(rows["subject"], rows["site"], strict=True))
+        return tuple(str(at[fold.test[0]]) for fold in folds)
 
     def ask(self, contract: InputContract, method: AdaptationMethod | None = None) -> Question:
         """Return the question for a model; signals are as recorded, aligned by nobody.
@@ -260,16 +276,8 @@ class TaskWindows:
         return predictions.assign(start=start)
 
     def seen_by(self, encoder: Encoder) -> set[str]:
-        """Return the people whom pretraining saw: by their name, or by a file of theirs."""
-        provenance = encoder.provenance
-        files = set(provenance.get("training_files", ()))
-        rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
-        by_file = rows["subject"][[name in files for name in file_marks(rows)]]
-        by_name = provenance.get("subjects", {}).get("train", ())
-        same_corpus = provenance.get("corpus", {}).get("id") == self.corpus.manifest.id
-        if same_corpus and "subjects" not in provenance:  # then it may have been anybody
-            return set(self.subjects)
-        return {*by_file, *by_name} & set(self.subjects)
+        """Return the people whom pretraining saw; see `berger.evaluation.seen.people_seen`."""
+        return people_seen(encoder.provenance, self.corpus) & set(self.subjects)
 
 
 def read_task(task: TaskConfig, corpus: Corpus) -> TaskWindows:
@@ -361,11 +369,11 @@ def adapt(
     folds = read.folds(config.n_folds, config.validation_share, config.seed)
     as_recorded = read.ask(encoder.contract, config)
     question, empty_directions = read.align(as_recorded, quiet)
-    known = np.ones(len(table), bool)
+    used = np.ones(len(table), bool)
     run = partial(run_folds, shots=config.shots, seed=config.seed)
     if config.shots is not None:
         rng = np.random.default_rng(config.seed)
-        known = draw_shots(table, known, classes, config.shots, rng, f"the people of {task.name}")
+        used = draw_shots(table, used, classes, config.shots, rng, f"the people of {task.name}")
         tell(few_shot_sentence(config.shots, classes))
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
@@ -387,7 +395,7 @@ def adapt(
             f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
             f"{encoder.n_parameters:,}."
         )
-        adapted = strategy.finish(tested[name].choices, known)
+        adapted = strategy.finish(tested[name].choices, used)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract)
@@ -409,7 +417,13 @@ def adapt(
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
     predictions = read.in_seconds(predictions)
+    known: Known = "known" if knows_people(encoder.provenance) else "unknown"
     results = summarise(predictions, classes, config.seed)
+    results["pretraining_people"] = [
+        known if model == config.model_name else "nobody" for model in results["model"]
+    ]
+    if known == "unknown":
+        tell(UNKNOWN_PEOPLE)
 
     record |= {
         "kind": "adaptation",
@@ -425,6 +439,7 @@ def adapt(
             "n_parameters": encoder.n_parameters,
             "trained_parameters": strategy.n_trained,
             "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
+            "pretraining_people": known,
             "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
         },
         "corpus": {
@@ -468,6 +483,8 @@ def format_results(results: pd.DataFrame) -> str:
     rows = [("", title, "95 % interval", "Pearson r" if other == "pearson" else "AUROC")]
     for row in results[results["fold"] == 0].to_dict("records"):
         who = f"{row['model']}, {row['people']}" if row["people"] != "all" else row["model"]
+        if row.get("pretraining_people") == "unknown":
+            who += " (pretrained on unknown people)"
         low, high = row[f"{score}_low"], row[f"{score}_high"]
         interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
         rows.append((who, f"{row[score]:.3f}", interval, f"{row[other]:.3f}"))

@@ -40,8 +40,8 @@ from berger.evaluation.cells import (
 from berger.evaluation.decoding import (
     PREDICTIONS_FILE,
     RESULTS_FILE,
+    TaskWindows,
     prepare_task,
-    read_task,
     task_preparation,
 )
 from berger.evaluation.networks import require_braindecode
@@ -50,7 +50,9 @@ from berger.evaluation.plan import (
     Cell,
     EvaluationConfig,
     Plan,
+    Reasons,
     corpus_key,
+    corpus_keys,
     load_tasks,
     mark,
     plan_at,
@@ -59,6 +61,7 @@ from berger.evaluation.plan import (
 from berger.evaluation.protocol import summarise
 from berger.evaluation.published import network_of
 from berger.evaluation.statistics import compare_models, intervals
+from berger.evaluation.transfer import corpora_of_transfers, read_windows
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
 from berger.models.device import Device
@@ -69,9 +72,6 @@ from berger.training.log import run_record
 COMPARISONS_FILE, CELLS_FILE = "comparisons.parquet", "cells.parquet"
 VALUES = {"truth": "true_value", "prediction": "predicted_value"}
 """Columns of predicted values; classes and numbers cannot share one in a file of several tasks."""
-
-Reasons = dict[tuple[str, str, str], str]
-"""Task, model, adaptation → why no cell of it can be worked at."""
 
 
 def evaluate(
@@ -128,6 +128,7 @@ def evaluate(
 
     plan = plan_at(out, config, tasks)
     reasons = _prepare_corpora(plan, workers, quiet, tell)
+    reasons |= corpora_of_transfers(plan, reasons)
     reasons |= _make_folds(plan, reasons)
     write_json(out / PLAN_FILE, plan.content())
     forget()
@@ -245,8 +246,10 @@ def format_results(out: Path) -> str:
         ends = (row[f"{score}_low"], row[f"{score}_high"])
         interval = "one person" if np.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
-        if row["seen_in_pretraining"] is True:  # it may be unknown, which the title says
+        if row["seen_in_pretraining"]:
             name += " (seen in pretraining)"
+        if row.get("pretraining_people") == "unknown":
+            name += " (pretrained on unknown people)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
         rows.append((row["task"], name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -300,11 +303,11 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
         "seed": config.seeds[0],
         "tasks": {
             name: {
-                **task.model_dump(mode="json", exclude={"labels"}),
-                "classes": [*task.classes],
-                "shots": config.tasks[name].shots,
+                **tasks[name].model_dump(mode="json", exclude={"labels"}),
+                "classes": [*tasks[name].classes],
+                "shots": config.shots(name),
             }
-            for name, task in tasks.items()
+            for name in config.evaluated
         },
         "models": {name: source.kind for name, source in config.models.items()},
         "baselines": [*config.baselines],
@@ -325,7 +328,8 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
                 contracts[name] = open_encoder(source.checkpoint).contract
         except BergerError as error:
             contracts[name] = str(error)
-    for task, model, adaptation in rows_of(plan.config):
+    rows = [*rows_of(plan.config, plan.config.tasks)]
+    for task, model, adaptation in rows:
         if not adaptation:
             continue
         try:
@@ -335,7 +339,7 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
             plan.corpora.setdefault(corpus_key(task, "", ""), folder)
         except BergerError as error:
             reasons[task, model, adaptation] = " ".join(str(error).split())
-    for task, baseline, adaptation in rows_of(plan.config):
+    for task, baseline, adaptation in rows:
         if adaptation or corpus_key(task, baseline, "") in plan.corpora:
             continue
         given = plan.config.tasks[task].corpus
@@ -395,21 +399,22 @@ def _remember(plan: Plan, folder: str) -> None:
 def _make_folds(plan: Plan, reasons: Reasons) -> Reasons:
     """Make the folds of each task, unless they stand; return why those of a task could not be."""
     config, found = plan.config, Reasons()
-    for task in config.tasks:
-        if task in plan.folds:
+    for task in config.evaluated:
+        keys = corpus_keys(config, task, "", "")
+        if task in plan.folds or not {*keys} <= plan.corpora.keys():
             continue
         try:
-            corpus = plan.corpora.get(corpus_key(task, "", ""))
-            if corpus is None:
-                continue
-            read = read_task(plan.tasks[task], open_corpus(corpus, progress=False))
+            corpora = [plan.corpora[key] for key in keys]
+            read = read_windows(config, plan.tasks, task, corpora)
             plan.folds[task] = {
                 seed: read.folds(config.n_folds, config.validation_share, seed)
                 for seed in config.seeds
             }
             plan.people[task] = read.subjects
+            if isinstance(read, TaskWindows) and read.task.split.by == "site":
+                plan.sites[task] = read.sites(plan.folds[task][config.seeds[0]])
         except BergerError as error:
-            rows = [row for row in rows_of(config) if row[0] == task and row not in reasons]
+            rows = [row for row in rows_of(config, [task]) if row not in reasons]
             found |= dict.fromkeys(rows, " ".join(str(error).split()))
     return found
 
@@ -418,7 +423,7 @@ def _cells(plan: Plan, reasons: Reasons) -> tuple[list[Cell], list[dict[str, Any
     """Return all cells, and rows of the table for those of tasks that have no folds."""
     cells: list[Cell] = []
     impossible = []
-    for task, model, adaptation in rows_of(plan.config):
+    for task, model, adaptation in rows_of(plan.config, plan.config.evaluated):
         regression = plan.tasks[task].kind == "regression"
         title = f"{model}, {adaptation}" if adaptation else baseline_title(model, regression)
         for seed in plan.config.seeds:
@@ -439,6 +444,7 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
     """Write the tables from what stands in the cells' folders."""
     known = [read_cell(plan.out, cell) for cell in cells]
     columns = [*Cell.__dataclass_fields__, "status", "reason", "choice", "n_trained", "seconds"]
+    columns.append("pretraining_people")
     table = pd.DataFrame([*known, *impossible]).reindex(columns=columns)
     parts = []
     for cell, facts in zip(cells, known, strict=True):
@@ -447,7 +453,9 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         part = pd.read_parquet(plan.out / cell.folder / PREDICTIONS_FILE)
         if plan.tasks[cell.task].kind == "regression":
             part = part.rename(columns=VALUES)
-        parts.append(part.assign(**vars(cell)))
+        # of a cell from before this was noted it is not known whether it was known
+        people = facts.get("pretraining_people")
+        parts.append(part.assign(**vars(cell), pretraining_people=people))
     tables = {CELLS_FILE: table}
     if parts:
         predictions = pd.concat(parts, ignore_index=True)
@@ -498,7 +506,10 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
         One row per ``task, model, adaptation, title``, ``people`` ("all" or "unseen in
         pretraining"), ``seed`` and ``fold``. Fold 0 is all folds together, and only there where
         none is lacking. Without a seed it is the mean of the scores over seeds, whose number is
-        ``n_seeds``, with intervals from drawing people with all their seeds.
+        ``n_seeds``, with intervals from drawing people with all their seeds. Whether pretraining
+        has seen somebody (``seen_in_pretraining``), and of whose recordings the weights were made
+        before they were adapted (``pretraining_people``): nobody's, known or unknown people's.
+        ``site`` is what a fold tests where sites are left out.
     """
     tables = []
     draw = plan.config.seeds[0]
@@ -532,20 +543,22 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
                 | {name: int(group[name].max()) for name in ("n_subjects", "n_windows")}
             )
         rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
-        names = own.drop_duplicates("title").set_index("title")[["name", "adaptation"]]
-        seen = own.groupby("title")["seen_in_pretraining"].agg(_any_known)
+        names = own.drop_duplicates("title").set_index("title")
+        seen = own.groupby("title")["seen_in_pretraining"].any()
         rows = rows.rename(columns={"model": "title"})
+        sites = dict(enumerate(plan.sites.get(task, ()), start=1))
         tables.append(
             rows.assign(
                 task=task,
+                site=rows["fold"].map(sites).astype(object),
                 model=rows["title"].map(names["name"]),
                 adaptation=rows["title"].map(names["adaptation"]),
                 seen_in_pretraining=rows["title"].map(seen),
+                pretraining_people=rows["title"].map(names["pretraining_people"]),
             )
         )
     table = pd.concat(tables, ignore_index=True)
     table["seed"] = table["seed"].astype("Int64")
-    table["seen_in_pretraining"] = table["seen_in_pretraining"].astype("boolean")
     first = ["task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds"]
     return table[first + [name for name in table if name not in first]]
 
@@ -578,11 +591,6 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             tables.append(made.assign(task=task))
     columns = ["task", "model", "other", "difference", "low", "high", "p", "p_holm", "verdict"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
-
-
-def _any_known(seen: pd.Series) -> bool | None:
-    """Whether anybody was seen, as far as that is known of all."""
-    return None if seen.isna().any() else bool(seen.any())
 
 
 def _yaml(path: Path) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def network_of(name: str, model: PublishedModel) -> str:
 
 def published_title(name: str, how: str) -> str:
     """Return what a row is called in every table; nobody knows here whom its weights have seen."""
-    return f"{name}, published weights (people seen unknown), {how}"
+    return f"{name}, published weights, {how}"
 
 
 class PublishedEncoder(Encoder):
@@ -442,7 +442,6 @@ def read_weights(
         "file": path.name,
         "sha256": sha256(path),
         "trained_on": PUBLISHED[name].trained_on,
-        "people_seen": "unknown",
         "new": new,
         "left": [each for each in found if each.startswith(HEAD)],
         "shortened": shortened,

@@ -63,6 +63,8 @@ def decoding_section(part: Part) -> Section:
     else:
         lead += comparison(results, chance_level(run))
         numbers = _numbers(results, chance_level(run))
+    if mapping(run.record, "checkpoint").get("pretraining_people") == "unknown":
+        lead += " The checkpoint does not say whose recordings it was pretrained on."
     topics = [
         topic("Balanced accuracy", lambda: _accuracy(run)),
         topic("Person by person", lambda: _people(run)),

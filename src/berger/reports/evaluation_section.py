@@ -29,6 +29,7 @@ from berger.reports.regression_figures import SCORES, looks_with_chance
 from berger.reports.scores import EVERYBODY, looks_of
 
 SEEN = " (seen in pretraining)"
+UNKNOWN = " (pretrained on unknown people)"
 KEYS = ("task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds")
 
 
@@ -92,8 +93,8 @@ def _overall(run: Run, task: str | None = None) -> pd.DataFrame:
 
 
 def _marked(row: dict[str, Any]) -> str:
-    seen = row["seen_in_pretraining"] is True  # it may be unknown, which the title says
-    return f"{row['title']}{SEEN if seen else ''}"
+    unknown = row.get("pretraining_people") == "unknown"
+    return f"{row['title']}{SEEN if row['seen_in_pretraining'] else ''}{UNKNOWN * unknown}"
 
 
 def _table(run: Run) -> Iterator[Block]:
@@ -161,12 +162,39 @@ def _task(run: Run, task: str) -> Iterator[Block]:
         models = looks_with_chance(by_title.index)
         images = [regression_figures.forest(by_title, models, s) for s in ("pearson", "rmse")]
         yield Figure(tuple(images), caption)
+        yield from _sites(run, task)
         return
     chance = 1 / max(len(facts.get("classes") or ()), 1)
     shown = overall.drop(columns="model").rename(columns={"shown": "model"})
     image = decoding_figures.forest(shown, looks_of(everybody["shown"]), chance)
     yield Figure((image,), f"{caption} Dashed is chance ({chance:.2f}).")
+    yield from _sites(run, task)
     yield from _confusion(run, task, [str(name) for name in facts.get("classes") or ()])
+
+
+def _sites(run: Run, task: str) -> Iterator[Block]:
+    """Yield the scores at each site that was left out, where sites were."""
+    results = run.table("results.parquet", (*KEYS, "seen_in_pretraining"))
+    rows = results[(results["task"] == task) & (results["people"] == EVERYBODY)]
+    if "site" not in rows or rows["site"].isna().all():
+        return
+    values = mapping(run.record, "tasks", task).get("kind") == "regression"
+    rows = rows.dropna(subset="site")
+    rows = rows.assign(shown=[_marked(row) for row in rows.to_dict("records")])
+    score = "rmse" if values else "balanced_accuracy"
+    means = rows.pivot_table(score, "shown", "site", "mean", sort=False)
+    people = rows.groupby("site")["n_subjects"].max()
+    heads = [f"{site} ({counted(int(people[site]), 'person', 'people')})" for site in means]
+    yield Table(
+        ("model", *heads),
+        [
+            (str(model), *map(_number, row))
+            for model, row in zip(means.index, means.to_numpy().tolist(), strict=True)
+        ],
+        frozenset(heads),
+        f"{'RMSE' if values else 'Balanced accuracy'} at each site, of models that learned at the "
+        "others; means over seeds.",
+    )
 
 
 def _confusion(run: Run, task: str, classes: list[str]) -> Iterator[Block]:
@@ -174,7 +202,8 @@ def _confusion(run: Run, task: str, classes: list[str]) -> Iterator[Block]:
     predictions = run.table("predictions.parquet", columns)
     predictions = predictions[predictions["task"] == task]
     seen = predictions.groupby("title")["seen_in_pretraining"].transform("any")
-    shown = predictions["title"].where(~seen.astype(bool), predictions["title"] + SEEN)
+    rows = predictions.assign(seen_in_pretraining=seen.astype(bool)).to_dict("records")
+    shown = pd.Series([_marked(row) for row in rows], predictions.index)
     images = []
     for model, look in looks_of(shown).items():
         part = predictions[shown == model]
@@ -192,12 +221,13 @@ def _confusion(run: Run, task: str, classes: list[str]) -> Iterator[Block]:
 def _compared(run: Run) -> Iterator[Block]:
     comparisons = _comparisons(run)
     overall = _overall(run)
-    shown = dict(zip(overall["title"], overall["shown"], strict=True))
+    titles = zip(overall["task"], overall["title"], strict=True)
+    shown = dict(zip(titles, overall["shown"], strict=True))
     rows = [
         (
             str(row["task"]),
-            shown.get(row["model"], row["model"]),
-            shown.get(row["other"], row["other"]),
+            shown.get((row["task"], row["model"]), row["model"]),
+            shown.get((row["task"], row["other"]), row["other"]),
             str(row["verdict"]),
             _signed(row["difference"]),
             f"{_signed(row['low'])} to {_signed(row['high'])}"

@@ -14,6 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+from berger.recordings import species_name
 from berger.tasks.labels import (
     FileNameLabels,
     HypnogramLabels,
@@ -92,7 +93,9 @@ class TaskConfig(Config):
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
-    species, licence, paper, source : str
+    species : str
+        Who was recorded, noted with every recording that is prepared for the task.
+    licence, paper, source : str
         Facts for the report.
     """
 
@@ -319,12 +322,20 @@ def _data_folder(task: TaskConfig, origin: str | Path, data: Path | None) -> Pat
 
 
 def preparation(task: TaskConfig, contract: PreprocessingConfig) -> PreprocessingConfig:
-    """Return how a task's recordings are prepared for a model trained on `contract`."""
+    """Return how a task's recordings are prepared for a model trained on `contract`.
+
+    Of another species than the model's corpus, they are noted as of their own; where the task does
+    not say which, as of none.
+    """
+    species = species_name(task.species) if "species" in task.model_fields_set else None
+    if species == species_name(contract.species or "human"):
+        species = contract.species
     return contract.model_copy(
         update={
             "ch_names": task.channels or contract.ch_names,
             "max_amplitude": task.max_amplitude,
             "subject_pattern": task.subject_pattern,
+            "species": species,
             "cut_start": 0.0,
             "cut_end": 0.0,
             "min_duration": 0.0,
