@@ -160,9 +160,15 @@ def task_windows(out: Path, task: str, corpus: str) -> TaskWindows:
     return read_task(read_plan(out).tasks[task], open_corpus(corpus, progress=False))
 
 
-@lru_cache(maxsize=2)
-def _baseline(out: Path, task: str, corpus: str, name: str, seed: int, device: Device) -> Learn:
-    """Return a baseline, whose features of all windows are kept for the next fold."""
+def _baseline(
+    out: Path,
+    task: str,
+    corpus: str,
+    name: str,
+    seed: int,
+    device: Device,
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
+) -> Learn:
     config = read_plan(out).config
     read = task_windows(out, task, corpus)
     return learn_baseline(
@@ -172,12 +178,17 @@ def _baseline(out: Path, task: str, corpus: str, name: str, seed: int, device: D
         training=config.network_training,
         seed=seed,
         device=compute_device(device),
+        tell=tell,
     )
+
+
+_kept_baseline = lru_cache(maxsize=2)(_baseline)
+"""A baseline, whose features of all windows are kept for the next fold."""
 
 
 def forget() -> None:
     """Read anew what this process has kept of evaluations."""
-    for kept in (read_plan, task_windows, _baseline):
+    for kept in (read_plan, task_windows, _kept_baseline):
         kept.cache_clear()
 
 
@@ -204,10 +215,11 @@ def _predict(
     fold = plan.fold_of(cell)
     seen: set[str] = set()
     if cell.is_baseline:
-        # only networks have random weights; what others have worked out serves every seed
-        seed = cell.seed if cell.model in NETWORKS else plan.config.seeds[0]
-        corpus = plan.corpus_of(cell)
-        learn = _baseline(plan.out, cell.task, corpus, cell.model, seed, device)
+        which = (plan.out, cell.task, plan.corpus_of(cell), cell.model)
+        if cell.model in NETWORKS:
+            learn = _baseline(*which, cell.seed, device, lines.append)
+        else:  # without random weights: what they have worked out serves every seed
+            learn = _kept_baseline(*which, plan.config.seeds[0], device)
         strategy = None
     else:
         encoder, seen = _encoder_for(plan, cell, read)

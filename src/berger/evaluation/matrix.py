@@ -281,7 +281,11 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
         if source.checkpoint is not None:
             weights = source.checkpoint / "model.safetensors"
             found[f"model {name}"] = sha256(weights) if weights.is_file() else None
-    return found | {f"task {name}": task.model_dump(mode="json") for name, task in tasks.items()}
+    shown_only = {"stages", "published"}  # by the report
+    return found | {
+        f"task {name}": task.model_dump(mode="json", exclude=shown_only)
+        for name, task in tasks.items()
+    }
 
 
 def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str, Any]:
@@ -289,7 +293,11 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
     return {
         "seed": config.seeds[0],
         "tasks": {
-            name: {**task.model_dump(mode="json", exclude={"labels"}), "classes": [*task.classes]}
+            name: {
+                **task.model_dump(mode="json", exclude={"labels"}),
+                "classes": [*task.classes],
+                "stages": [*task.hypnogram],
+            }
             for name, task in tasks.items()
         },
         "models": {name: source.kind for name, source in config.models.items()},

@@ -138,6 +138,7 @@ def learn_network(
     *,
     seed: int,
     device: torch.device | str = "cpu",
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
     quiet: bool = True,
 ) -> Learn:
     """Return a network in the form that the protocol runs; the choice is an epoch.
@@ -156,6 +157,8 @@ def learn_network(
     seed : int
         Of random weights, order of the windows and dropout.
     device : torch.device or str
+    tell : callable, optional
+        Called with each line of the log of a training.
     quiet : bool
         No progress bar.
 
@@ -185,7 +188,7 @@ def learn_network(
         n_chans, n_times = known.windows[0].signal.shape
         network = build(n_chans, n_times, rates[0], 1 if regression else len(question.classes))
         model = Standardised(network, known.windows).to(device)
-        tuned = fine_tune(model, known, judges, config, seed=seed, quiet=quiet)
+        tuned = fine_tune(model, known, judges, config, seed=seed, tell=tell, quiet=quiet)
 
         def answer(some: Mask) -> Array:
             asked = windows.take(np.flatnonzero(some))

@@ -48,7 +48,9 @@ def forest(results: pd.DataFrame, models: Mapping[str, Look], score: str) -> Ima
         look = models[model]
         ax.plot([low, high], [place, place], color=look.colour, linewidth=2.2)
         ax.plot(value, place, look.marker, color=look.colour, markersize=7)
-        label = f"{value:.3g} ({low:.3g} to {high:.3g})" if low == low else f"{value:.3g}"
+        digits = ".2f" if score == "pearson" else ".3g"
+        label = f"{value:{digits}} ({low:{digits}} to {high:{digits}})"
+        label = label if low == low else f"{value:{digits}}"
         name_row(ax, place, model, label.replace("-", "−"))
     ax.margins(x=0.1)
     return embed(figure, f"{SCORES[score]} of each model with its 95% interval.")
