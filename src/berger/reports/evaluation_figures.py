@@ -16,7 +16,8 @@ from berger.reports.style import INK, LOOKS, MUTED, THIRD, WIDE, Look, Style, ax
 
 REM = ("r", "rem")
 """Names, in small letters, of the stage whose row is drawn thick, as is usual."""
-WRONG = LOOKS["validation"].colour
+WRONG = "#a3271b"
+"""Colour of what differs from the truth; no model's."""
 
 
 def learning_curves(logs: Sequence[pd.DataFrame], kept: Sequence[int], title: str) -> Image:

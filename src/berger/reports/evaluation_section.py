@@ -257,14 +257,17 @@ def _sleep(run: Run, task: str, models: dict[str, Look], overall: pd.DataFrame) 
 def _compared(run: Run) -> Iterator[Block]:
     comparisons = _comparisons(run)
     overall = _overall(run)
+    tasks = mapping(run.record, "tasks")
+    errors = {name for name in tasks if mapping(tasks, name).get("kind") == "regression"}
     shown = {(row["task"], row["title"]): row["shown"] for row in overall.to_dict("records")}
     rows = [
         (
             *(shown.get((row["task"], row[name]), row[name]) for name in ("model", "other")),
             str(row["task"]),
             str(row["verdict"]),
-            _signed(row["difference"]),
-            f"{_signed(row['low'])} to {_signed(row['high'])}"
+            _signed(row["difference"], row["task"] in errors),
+            f"{_signed(row['low'], row['task'] in errors)} to "
+            f"{_signed(row['high'], row['task'] in errors)}"
             if np.isfinite([row["low"], row["high"]]).all()
             else "–",
             number(row["p"]),
@@ -311,10 +314,18 @@ def _failures(failed: pd.DataFrame) -> Iterator[Block]:
 def _with_interval(row: dict[str, Any], score: str) -> str:
     value = float(row.get(score, np.nan))
     ends = [float(row.get(f"{score}_{end}", np.nan)) for end in ("low", "high")]
+    write = _error if score == "rmse" else number
     if not np.isfinite(ends).all():
-        return number(value)
-    return f"{number(value)}\n({number(ends[0])} to {number(ends[1])})"
+        return write(value)
+    return f"{write(value)}\n({write(ends[0])} to {write(ends[1])})"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−") if np.isfinite(value) else "–"
+def _error(value: float) -> str:
+    """Write a root mean squared error, which may have any unit."""
+    return f"{value:.3g}" if np.isfinite(value) else "–"
+
+
+def _signed(value: float, is_error: bool) -> str:
+    """Write a difference, of scores or of root mean squared errors."""
+    text = f"{value:+.3g}" if is_error else f"{value:+.3f}"
+    return text.replace("-", "−") if np.isfinite(value) else "–"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from berger.evaluation.metrics import cohen_kappa
-from berger.reports.blocks import Block, Details, Figure, Note, Table, counted
+from berger.reports.blocks import Block, Details, Figure, Note, Table, Text, counted
 from berger.reports.evaluation_figures import hypnogram
 from berger.reports.scores import number
 from berger.reports.style import Look
@@ -28,7 +28,7 @@ def sleep_blocks(
     predictions : DataFrame
         A row per window: ``model, seed, fold, subject, recording, start, truth, prediction``.
     models : mapping of str to Look
-        In the order of showing; the nights of the first are open, those of others folded away.
+        From the highest κ on; the nights of the first are open, those of others folded away.
     stages : sequence of str
         As rows of a hypnogram, from the top.
     window_seconds : float
@@ -36,6 +36,10 @@ def sleep_blocks(
         Whose predictions are drawn, as far as a model has them.
     """
     predictions = with_seconds(predictions, window_seconds)
+    yield Text(
+        "Hypnograms: for each model the best, the median and the worst night by Cohen's κ. Those "
+        "of the model with the highest κ are open, those of the others folded away."
+    )
     for place, (model, look) in enumerate(models.items()):
         own = predictions[predictions["model"] == model]
         seeds = sorted(set(own["seed"]))
@@ -102,7 +106,7 @@ def _nights(
             (predictions["recording"] == row["recording"]) & (predictions["fold"] == row["fold"])
         ]
         title = (
-            f"{what}: {row['subject']}, {row['recording']} · agreement {row['agreement']:.0%}, "
+            f"{what}: {row['subject']}, {row['recording']} · agreement {row['agreement']:.1%}, "
             f"κ {number(row['kappa'])}"
         )
         images.append(hypnogram(night, stages, look, title))
@@ -111,7 +115,7 @@ def _nights(
             tuple(images),
             f"Nights of {model}, seed {seed}: of {counted(known, 'night')}, by Cohen's κ. "
             "Agreement: the share of windows with the true stage; minutes: time in each stage. "
-            "Orange below: where the prediction differs. Nothing is drawn where there is no "
+            "Red marks below: where the prediction differs. Nothing is drawn where there is no "
             "window with a label that could be used.",
         )
     if known < len(nights):
