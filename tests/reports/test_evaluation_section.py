@@ -323,6 +323,14 @@ def test_one_seed_one_fold_one_person(kind: str, tmp_path: Path) -> None:
         assert len([alt for alt in alts(page) if "the only night" in alt]) == 1
 
 
+def test_long_names_are_broken_and_not_cut(drawn: list[Figure]) -> None:
+    table = pd.DataFrame({"epoch": [0], "train_loss": 1.0, "validation_loss": 1.0})
+    learning_curves([table], [0], LONG)
+    title = drawn[0].get_suptitle()
+    assert title.replace("\n", " ").replace("- ", "-") == LONG
+    assert max(map(len, title.split("\n"))) <= 31
+
+
 def test_few_people_cannot_show_a_difference_and_it_is_said(tmp_path: Path, undrawn: None) -> None:
     for n_people, said in ((5, True), (6, False)):  # 2/32 and 2/64
         out = write_evaluation(

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from berger.reports.blocks import Image
-from berger.reports.style import INK, LOOKS, MUTED, THIRD, WIDE, Look, Style, axes, embed
+from berger.reports.style import INK, LOOKS, MUTED, THIRD, WIDE, Look, Style, axes, embed, head
 
 REM = ("r", "rem")
 """Names, in small letters, of the stage whose row is drawn thick, as is usual."""
@@ -48,7 +48,7 @@ def learning_curves(logs: Sequence[pd.DataFrame], kept: Sequence[int], title: st
     ax.set(xlabel="epoch", ylabel="loss")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     figure.legend(loc="outside lower left", ncols=3, handlelength=1, columnspacing=1)
-    _head(figure, title)
+    head(figure, title)
     return embed(figure, f"Training and validation loss of {title} by epoch.")
 
 
@@ -80,7 +80,7 @@ def hypnogram(night: pd.DataFrame, stages: Sequence[str], look: Look, title: str
     end = night["start"].iloc[-1] + night["seconds"].iloc[-1]
     lower.set_xlim(night["start"].iloc[0] / 3600, end / 3600)
     lower.tick_params(axis="x", color=MUTED)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9.5, fontweight="bold")
+    head(figure, title)
     return embed(figure, f"True and predicted hypnogram, {title}.")
 
 
@@ -116,7 +116,3 @@ def _steps(
     after = np.where(breaks, np.nan, rows)
     x = np.stack([starts, ends, ends], axis=1).ravel() / 3600
     return x, np.stack([rows, rows, after], axis=1).ravel()
-
-
-def _head(figure: Figure, title: str) -> None:
-    figure.suptitle(title, x=0.02, ha="left", fontsize=9.5, fontweight="bold", wrap=True)
