@@ -26,6 +26,7 @@ from berger.adaptation.probe import embed_windows
 from berger.cli import main
 from berger.configuration import differences, load_config
 from berger.errors import BergerError
+from berger.evaluation import baselines
 from berger.evaluation import cells as cells_module
 from berger.evaluation.baselines import BAND_POWER, CHANCE
 from berger.evaluation.decoding import AdaptationConfig, adapt, read_task
@@ -39,6 +40,7 @@ from berger.pretraining import PretrainingConfig
 from berger.reports import build_report
 from berger.tasks import load_task
 from tests.conftest import TINY_MODEL, TINY_TASK
+from tests.evaluation.test_networks import Products
 from tests.reports.page import Page
 
 CLASSES = ("open", "closed")
@@ -584,6 +586,55 @@ def test_the_shipped_one_with_pretraining() -> None:
         model = MODELS[config.models[random].model or ""]
         assert whole.model == (model.expert if isinstance(model, SpecMoEConfig) else model)
         assert config.models[random].preparation == source.preparation
+
+
+def test_the_trainings_of_networks_are_logged_and_drawn(
+    configuration: Callable[..., EvaluationConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of one cell in its folder, with the epoch that it kept."""
+    monkeypatch.setattr(baselines, "require_braindecode", lambda name: None)
+    monkeypatch.setattr(baselines, "build_network", lambda name, *shape: Products(*shape))
+    config = configuration(
+        models={},
+        adaptations={},
+        baselines=[CHANCE, "EEGNet"],
+        network_training={"epochs": 3},
+        seeds=[0],
+    )
+    out = tmp_path / "out"
+    evaluate(config, out, device="cpu", quiet=True)
+    logs = sorted(out.glob("cells/**/log.jsonl"))
+    assert [path.parent.name for path in logs] == [f"seed-0-fold-{fold}" for fold in FOLDS]
+    for path in logs:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [0, 1, 2]
+        choice = json.loads((path.parent / "cell.json").read_text())["choice"]
+        assert np.argmin([line["validation_loss"] for line in lines]) == choice
+    page = Page(build_report(out))
+    assert "Training and validation loss of EEGNet (3 cells) by epoch." in {
+        image["alt"] for image in page.all("img")
+    }
+
+
+def test_what_only_the_report_shows_may_change(
+    configuration: Callable[..., EvaluationConfig], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """A published number that is added later does not make an evaluation another one."""
+    task = tmp_path / "task.yaml"
+    before = (tiny_corpus.parent / "task.yaml").read_text()
+    task.write_text(before)
+    tasks = {"eyes": {"task": str(task), "corpus": str(tiny_corpus)}}
+    config = configuration(models={}, adaptations={}, baselines=[CHANCE], tasks=tasks, seeds=[0])
+    evaluate(config, tmp_path / "out", device="cpu", quiet=True)
+    published = "{model: theirs, metric: kappa, value: 0.5, split: by person, source: 'X, Table 1'}"
+    task.write_text(f"{before}published: [{published}]\n")
+    evaluate(config, tmp_path / "out", device="cpu", quiet=True)
+    assert "published, not measured here" in Page(build_report(tmp_path / "out")).text
+    task.write_text(before.replace("window_seconds: 4", "window_seconds: 2"))
+    with pytest.raises(BergerError, match="task eyes is another"):
+        evaluate(config, tmp_path / "out", device="cpu", quiet=True)
 
 
 def test_the_command(tiny_corpus: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -163,11 +163,16 @@ def task_windows(out: Path, task: str, corpora: tuple[str, ...]) -> TaskWindows 
     return read_windows(plan.config, plan.tasks, task, corpora)
 
 
-@lru_cache(maxsize=2)
 def _baseline(
-    out: Path, task: str, corpora: tuple[str, ...], name: str, seed: int, device: Device
+    out: Path,
+    task: str,
+    corpora: tuple[str, ...],
+    name: str,
+    seed: int,
+    device: Device,
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> tuple[Learn, dict[str, Any]]:
-    """Return a baseline, whose features are kept for the next fold, and facts for its cells."""
+    """Return a baseline and facts for its cells."""
     config = read_plan(out).config
     read = task_windows(out, task, corpora)
     question = read.ask(InputContract(sfreq=read.corpora[0].manifest.preprocessing.sfreq))
@@ -176,6 +181,7 @@ def _baseline(
         "training": config.network_training,
         "seed": seed,
         "device": compute_device(device),
+        "tell": tell,
     }
     if name in config.published:
         own, adaptation = config.published[name]
@@ -185,9 +191,13 @@ def _baseline(
     return learn_baseline(name, question, **how), {}
 
 
+_kept_baseline = lru_cache(maxsize=2)(_baseline)
+"""A baseline, whose features of all windows are kept for the next fold."""
+
+
 def forget() -> None:
     """Read anew what this process has kept of evaluations."""
-    for kept in (read_plan, task_windows, _baseline):
+    for kept in (read_plan, task_windows, _kept_baseline):
         kept.cache_clear()
 
 
@@ -217,9 +227,11 @@ def _predict(
     seen: set[str] = set()
     known: Known = "nobody"
     if cell.is_baseline:
-        # without random weights, what a baseline has worked out serves every seed
-        seed = cell.seed if cell.model in plan.config.seeded else plan.config.seeds[0]
-        learn, more = _baseline(plan.out, cell.task, corpora, cell.model, seed, device)
+        which = (plan.out, cell.task, corpora, cell.model)
+        if cell.model in plan.config.seeded:
+            learn, more = _baseline(*which, cell.seed, device, lines.append)
+        else:  # without random weights: what they have worked out serves every seed
+            learn, more = _kept_baseline(*which, plan.config.seeds[0], device)
         facts |= more
         known = "unknown" if cell.model in plan.config.published else "nobody"
         strategy = None

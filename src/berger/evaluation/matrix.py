@@ -294,7 +294,11 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
     for name, model in config.published_models.items():
         file = model.weights
         found[f"weights of {name}"] = sha256(file) if file.is_file() else None
-    return found | {f"task {name}": task.model_dump(mode="json") for name, task in tasks.items()}
+    shown_only = {"stages", "published"}  # by the report
+    return found | {
+        f"task {name}": task.model_dump(mode="json", exclude=shown_only)
+        for name, task in tasks.items()
+    }
 
 
 def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str, Any]:
@@ -305,6 +309,7 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
             name: {
                 **tasks[name].model_dump(mode="json", exclude={"labels"}),
                 "classes": [*tasks[name].classes],
+                "stages": [*tasks[name].hypnogram],
                 "shots": config.shots(name),
             }
             for name in config.evaluated

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -35,6 +35,7 @@ from berger.reports.scores import (
     comparison,
     in_order,
     looks_of,
+    number,
     own_accuracies,
     read_predictions,
     read_results,
@@ -145,9 +146,9 @@ def _table(everybody: pd.DataFrame, unseen: pd.DataFrame) -> Table:
                     people,
                     f"{int(row['n_subjects']):,}",
                     f"{int(row['n_windows']):,}",
-                    _number(value),
+                    number(value),
                     f"{low:.3f}–{high:.3f}" if np.isfinite([low, high]).all() else "–",
-                    *(_number(row.get(name, np.nan)) for name in ("auroc", "kappa", "f1_weighted")),
+                    *(number(row.get(name, np.nan)) for name in ("auroc", "kappa", "f1_weighted")),
                 )
             )
     numeric = ("people", "windows", "balanced accuracy", "95% interval", "ROC-AUC", "kappa", "F1")
@@ -158,10 +159,6 @@ def _table(everybody: pd.DataFrame, unseen: pd.DataFrame) -> Table:
         "All folds together. ROC-AUC: area under the receiver operating characteristic; kappa: "
         "Cohen's; F1: weighted by class.",
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
 
 
 def _seen(run: Run, unseen: pd.DataFrame) -> Iterator[Block]:
@@ -220,7 +217,7 @@ def _people(run: Run) -> Iterator[Block]:
     table = Table(
         ("subject", "in pretraining", *models),
         [
-            (str(name), "yes" if seen[name] else "no", *(_number(row[model]) for model in models))
+            (str(name), "yes" if seen[name] else "no", *(number(row[model]) for model in models))
             for name, row in wide.head(MOST_PEOPLE).iterrows()
         ],
         frozenset(models),
@@ -248,15 +245,22 @@ def _folds(run: Run) -> Iterator[Block]:
 
 def _confusion(run: Run) -> Iterator[Block]:
     predictions = read_predictions(run)
-    classes = class_names(run, {*predictions["truth"], *predictions["prediction"]})
+    yield confusions(
+        predictions, class_names(run, {*predictions["truth"], *predictions["prediction"]})
+    )
+
+
+def confusions(predictions: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Show how the windows of each class were classified (``model, truth, prediction``)."""
     images = []
     for model, look in looks_of(predictions["model"]).items():
         part = predictions[predictions["model"] == model]
         counts = pd.crosstab(part["truth"], part["prediction"])
         counts = counts.reindex(index=classes, columns=classes, fill_value=0)
         images.append(figures.confusion(counts, model, look))
-    yield Figure(
+    seeds = " and seeds" if "seed" in predictions else ""
+    return Figure(
         tuple(images),
-        "Rows are what a window was, columns what it was taken for, over all folds: share of the "
-        "row, and number of windows. A perfect model fills the diagonal.",
+        f"Rows are what a window was, columns what it was taken for, over all folds{seeds}: share "
+        "of the row, and number of windows. A perfect model fills the diagonal.",
     )

@@ -26,6 +26,11 @@ BASELINES = (
 EVERYBODY, UNSEEN = "all", "unseen in pretraining"
 
 
+def number(value: float) -> str:
+    """Write a score; a dash where there is none."""
+    return f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "–"
+
+
 def read_results(run: Run) -> pd.DataFrame:
     """Read the table of results; raises BergerError if that is not possible."""
     columns = ("model", "people", "fold", "n_subjects", "n_windows", *VALUES, "auroc")

@@ -16,12 +16,14 @@ from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import species_name
 from berger.tasks.labels import (
+    FROM_THE_TOP,
     FileNameLabels,
     HypnogramLabels,
     Labels,
     ParticipantLabels,
     TableLabels,
 )
+from berger.tasks.published import PublishedResult
 from berger.tasks.splits import Fold, KFold, Split, folds
 
 
@@ -93,6 +95,11 @@ class TaskConfig(Config):
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
+    stages : tuple of str, optional
+        The classes, if they are sleep stages, in the order of a hypnogram's rows from the top.
+        Needed only where labels are not from hypnograms, or their stages have names of their own.
+    published : tuple of PublishedResult
+        What others have reported, for the report to show beside what is measured.
     species : str
         Who was recorded, noted with every recording that is prepared for the task.
     licence, paper, source : str
@@ -114,6 +121,8 @@ class TaskConfig(Config):
     max_amplitude: float | None = Field(None, gt=0)
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
+    stages: tuple[str, ...] | None = None
+    published: tuple[PublishedResult, ...] = ()
     species: str = "human"
     licence: str = ""
     paper: str = ""
@@ -129,6 +138,19 @@ class TaskConfig(Config):
         """Names of the classes, in the order in which they are given; none in a regression."""
         names = (self.labels.classes or {}).values()
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def hypnogram(self) -> tuple[str, ...]:
+        """The classes as the rows of a hypnogram, from the top; none if they are no sleep stages.
+
+        Labels from hypnograms are sleep stages, and so is what `stages` names.
+        """
+        if self.stages is not None or not isinstance(self.labels, HypnogramLabels):
+            return self.stages or ()
+        rank = {name.casefold(): place for place, name in enumerate(FROM_THE_TOP)}
+        if not {name.casefold() for name in self.classes} <= {*rank}:
+            return self.classes
+        return tuple(sorted(self.classes, key=lambda name: rank[name.casefold()]))
 
     @property
     def data_folder(self) -> Path:
@@ -228,6 +250,28 @@ class TaskConfig(Config):
             "labels.classes is missing: what stands in the column → name of the class",
         )
         _demand(len(self.classes) >= 2, "labels.classes must name at least two classes")
+        return self
+
+    @model_validator(mode="after")
+    def _has_its_stages(self) -> Self:
+        if self.stages is not None:
+            _demand(
+                sorted(self.stages) == sorted(self.classes) and self.kind == "classification",
+                "stages must name each class once, from the top row of a hypnogram to the bottom",
+            )
+            _demand(
+                self.window is None,
+                "stages belong to windows that follow each other; remove them, or `window`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_fitting_published_results(self) -> Self:
+        for result in self.published:
+            _demand(
+                result.kind == self.kind,
+                f"published: {result.metric} of {result.model} is no score of a {self.kind}",
+            )
         return self
 
     @model_validator(mode="after")
