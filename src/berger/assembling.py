@@ -202,6 +202,7 @@ def _provenance(experts: Sequence[Expert], model: SpecMoE) -> dict[str, Any]:
         "corpus": each[0]["corpus"],
         "window_seconds": each[0]["window_seconds"],
         "subjects": each[0]["subjects"],
+        "validation_by": each[0].get("validation_by", "subject"),
         "training_files": each[0]["training_files"],
         "training_windows": sum(one["training_windows"] for one in each),
         "n_parameters": model.n_parameters,

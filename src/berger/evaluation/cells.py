@@ -69,6 +69,11 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         folder = plan.pretraining_folder(cell)
         source = plan.config.models[cell.model]
         assert source.pretraining is not None
+        if plan.fold_of(cell).within is not None:
+            raise BergerError(
+                f"{cell.model} is pretrained on other people in each fold, but {cell.task} is "
+                "tested within subject, where there are none; give a checkpoint or fresh weights."
+            )
         read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
         _check_people(plan, cell, read)
         several = source.pretraining.experts > 1
@@ -234,7 +239,13 @@ def _predict(
 
         def answer_once(test: Mask) -> Array:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            facts["test_read"] = {"at": now, "people": [*fold.test], "n_windows": int(test.sum())}
+            facts["test_read"] = {
+                "at": now,
+                "people": [*fold.tested_people],
+                "n_windows": int(test.sum()),
+            }
+            if fold.within is not None:
+                facts["test_read"]["recordings"] = [*fold.test]
             return answer(test)
 
         return answer_once, choice
@@ -243,15 +254,22 @@ def _predict(
     facts |= {
         "choice": tested.choices[0],
         "n_trained": None if strategy is None else strategy.n_trained,
-        "seen_in_pretraining": sorted(seen & {*fold.test}),
+        "seen_in_pretraining": sorted(seen & {*fold.tested_people}),
     }
     predictions = read.in_seconds(tested.predictions.drop(columns=["model", "fold"]))
     return predictions.assign(seen_in_pretraining=predictions["subject"].isin(seen))
 
 
 def _check_people(plan: Plan, cell: Cell, read: TaskWindows) -> None:
-    """Raise BergerError unless a corpus has windows of the very people that the folds are of."""
+    """Raise BergerError unless a corpus has windows of the very people that the folds are of.
+
+    And of the very recordings, if the folds are within subjects.
+    """
     expected, found = set(plan.people[cell.task]), set(read.subjects)
+    if expected == found and plan.fold_of(cell).within is not None:
+        folds = plan.folds[cell.task][cell.seed]
+        expected = {recording for fold in folds for recording in fold.test}
+        found = set(read.table["recording"])
     if expected != found:
         one = min(expected ^ found)
         raise BergerError(
@@ -282,7 +300,7 @@ def _encoder_for(plan: Plan, cell: Cell, read: TaskWindows) -> tuple[Encoder, se
     adapter = plan.config.adaptations[cell.adaptation].adapter
     check_preparation(encoder, adapter, read.corpus, plan.corpus_of(cell))
     seen = read.seen_by(encoder)
-    tested = seen & {person for fold in folds for person in fold.test}
+    tested = seen & {person for fold in folds for person in fold.tested_people}
     if tested and cell.model not in plan.config.allow_seen:
         more = f" and {len(tested) - 1} others" if len(tested) > 1 else ""
         raise BergerError(

@@ -26,7 +26,14 @@ from berger.reports.blocks import (
 )
 from berger.reports.folders import Part, Run, mapping
 from berger.reports.regression_figures import SCORES, looks_with_chance
-from berger.reports.scores import EVERYBODY, looks_of
+from berger.reports.scores import (
+    EVERYBODY,
+    WITHIN,
+    bootstrap_over,
+    looks_of,
+    tested_on,
+    within_subject,
+)
 
 SEEN = " (seen in pretraining)"
 KEYS = ("task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds")
@@ -123,7 +130,7 @@ def _table(run: Run) -> Iterator[Block]:
             (
                 str(row["task"]),
                 str(row["shown"]),
-                str(row["people"]),
+                tested_on(str(row["people"]), within_subject(mapping(described, row["task"]))),
                 f"{int(row['n_subjects']):,}",
                 f"{int(row['n_seeds'])}",
                 *(_with_interval(row, score) for score in scores),
@@ -135,8 +142,8 @@ def _table(run: Run) -> Iterator[Block]:
             ("task", "model", "tested on", *numeric),
             rows,
             frozenset(numeric),
-            f"Over all folds, means over seeds, with 95% intervals (bootstrap over people). {what} "
-            "Click a heading to sort.",
+            "Over all folds, means over seeds, with 95% intervals (bootstrap "
+            f"{bootstrap_over(own)}). {what} Click a heading to sort.",
             sortable=True,
         )
 
@@ -150,9 +157,14 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     title = str(facts.get("title") or task).rstrip(".")
     description = str(facts.get("description") or "")
     yield Text(f"{title}. {description}".strip())
+    if within_subject(facts):
+        yield Note(WITHIN)
     everybody = overall[overall["people"] == EVERYBODY]
     marked = overall["seen_in_pretraining"].any()
-    caption = "Over all folds, means over seeds; lines are 95% intervals (bootstrap over people)."
+    caption = (
+        "Over all folds, means over seeds; lines are 95% intervals (bootstrap "
+        f"{bootstrap_over(overall)})."
+    )
     if marked:
         caption += " Hollow marks count only people unseen in pretraining."
     if facts.get("kind") == "regression":
@@ -191,10 +203,11 @@ def _confusion(run: Run, task: str, classes: list[str]) -> Iterator[Block]:
 def _compared(run: Run) -> Iterator[Block]:
     comparisons = _comparisons(run)
     overall = _overall(run)
+    described = mapping(run.record, "tasks")
     shown = dict(zip(overall["title"], overall["shown"], strict=True))
     rows = [
         (
-            str(row["task"]),
+            tested_on(str(row["task"]), within_subject(mapping(described, row["task"]))),
             shown.get(row["model"], row["model"]),
             shown.get(row["other"], row["other"]),
             str(row["verdict"]),
@@ -213,6 +226,11 @@ def _compared(run: Run) -> Iterator[Block]:
         "as large as the one found. Corrected after Holm for the number of comparisons of a task; "
         "“no difference” means that none is shown, not that there is none."
     )
+    if "recordings" in set(comparisons.get("interval_over", ())):
+        yield Text(
+            "Where one person is tested within subject, his recordings take the place of people. "
+            "p of few recordings cannot be small: of three, a quarter at best."
+        )
     numeric = ("difference", "95% interval", "p", "p, corrected")
     yield Table(
         ("task", "model", "against", "verdict", *numeric),

@@ -21,7 +21,7 @@ from berger.tasks.labels import (
     ParticipantLabels,
     TableLabels,
 )
-from berger.tasks.splits import Fold, KFold, Split, folds
+from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
 
 
 class EventWindow(Config):
@@ -88,7 +88,10 @@ class TaskConfig(Config):
         rules for file names and headers.
     max_amplitude : float, optional
         In µV; windows that reach it are left out. None keeps all.
-    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut or FixedSplit
+    upsample : bool
+        Whether recordings of a lower rate than the model's are brought to it, which adds no
+        frequencies; their own band must hold all below the model's low-pass.
+    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut, RecordingWithinSubject or FixedSplit
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
@@ -109,6 +112,7 @@ class TaskConfig(Config):
     window: EventWindow | None = None
     subject_pattern: str | None = None
     max_amplitude: float | None = Field(None, gt=0)
+    upsample: bool = False
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
     species: str = "human"
@@ -126,6 +130,11 @@ class TaskConfig(Config):
         """Names of the classes, in the order in which they are given; none in a regression."""
         names = (self.labels.classes or {}).values()
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def within_subject(self) -> bool:
+        """Whether people are tested by what was learned from themselves."""
+        return isinstance(self.split, RecordingWithinSubject)
 
     @property
     def data_folder(self) -> Path:
@@ -148,6 +157,7 @@ class TaskConfig(Config):
         subjects: Sequence[str],
         sites: Sequence[str | None],
         *,
+        recordings: Sequence[str] = (),
         validation_share: float,
         seed: int,
         n_folds: int | None = None,
@@ -158,6 +168,8 @@ class TaskConfig(Config):
         ----------
         subjects, sites : sequence of str
             Of each recording that is used.
+        recordings : sequence of str
+            Their ids, which a split within subjects needs.
         validation_share : float
         seed : int
         n_folds : int, optional
@@ -167,6 +179,7 @@ class TaskConfig(Config):
             self.split,
             subjects,
             sites,
+            recordings=recordings,
             n_folds=n_folds or self.n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -232,6 +245,11 @@ class TaskConfig(Config):
         _demand(
             isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
             f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
+        )
+        _demand(
+            not (self.within_subject and isinstance(self.labels, ParticipantLabels)),
+            "a person has one label in participants, so that nothing can be learned within a "
+            "subject; split otherwise",
         )
         return self
 
@@ -324,6 +342,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
         update={
             "ch_names": task.channels or contract.ch_names,
             "max_amplitude": task.max_amplitude,
+            "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,
             "cut_start": 0.0,
             "cut_end": 0.0,
