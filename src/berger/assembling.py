@@ -204,6 +204,7 @@ def _provenance(experts: Sequence[Expert], model: SpecMoE) -> dict[str, Any]:
         "corpus": each[0]["corpus"],
         "window_seconds": each[0]["window_seconds"],
         **{key: each[0][key] for key in SEEN if key in each[0]},
+        "validation_by": each[0].get("validation_by", "subject"),
         "training_windows": sum(one["training_windows"] for one in each),
         "n_parameters": model.n_parameters,
         "experts": each,

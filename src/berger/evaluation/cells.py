@@ -69,6 +69,11 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         folder = plan.pretraining_folder(cell)
         source = plan.config.models[cell.model]
         assert source.pretraining is not None
+        if plan.fold_of(cell).within is not None:
+            raise BergerError(
+                f"{cell.model} is pretrained on other people in each fold, but {cell.task} is "
+                "tested within subject, where there are none; give a checkpoint or fresh weights."
+            )
         corpora = plan.corpora_of(cell)
         _check_people(plan, cell, task_windows(plan.out, cell.task, corpora))
         several = source.pretraining.experts > 1
@@ -263,7 +268,13 @@ def _predict(
 
         def answer_once(test: Mask) -> Array:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            facts["test_read"] = {"at": now, "people": own(fold.test), "n_windows": int(test.sum())}
+            facts["test_read"] = {
+                "at": now,
+                "people": own(fold.tested_people),
+                "n_windows": int(test.sum()),
+            }
+            if fold.within is not None:
+                facts["test_read"]["recordings"] = [*fold.test]
             return answer(test)
 
         return answer_once, choice
@@ -280,7 +291,7 @@ def _predict(
     facts |= {
         "choice": tested.choices[0],
         "n_trained": None if strategy is None else strategy.n_trained,
-        "seen_in_pretraining": own(sorted(seen & {*fold.test})),
+        "seen_in_pretraining": own(sorted(seen & {*fold.tested_people})),
         "pretraining_people": known,
     }
     predictions = tested.predictions.drop(columns=["model", "fold"])
@@ -289,8 +300,15 @@ def _predict(
 
 
 def _check_people(plan: Plan, cell: Cell, read: TaskWindows | TransferWindows) -> None:
-    """Raise BergerError unless a corpus has windows of the very people that the folds are of."""
+    """Raise BergerError unless a corpus has windows of the very people that the folds are of.
+
+    And of the very recordings, if the folds are within subjects.
+    """
     expected, found = set(plan.people[cell.task]), set(read.subjects)
+    if expected == found and plan.fold_of(cell).within is not None:
+        folds = plan.folds[cell.task][cell.seed]
+        expected = {recording for fold in folds for recording in fold.test}
+        found = set(read.table["recording"])
     if expected != found:
         one = min(expected ^ found)
         where = " or ".join(plan.corpora_of(cell))
@@ -325,7 +343,7 @@ def _encoder_for(
     for corpus in read.corpora:
         check_preparation(encoder, adapter, corpus, corpus.folder)
     seen = read.seen_by(encoder)
-    tested = seen & {person for fold in folds for person in fold.test}
+    tested = seen & {person for fold in folds for person in fold.tested_people}
     if tested and cell.model not in plan.config.allow_seen:
         (own_name,) = own_names(plan.config.transfer(cell.task), [min(tested)])
         more = f" and {len(tested) - 1} others" if len(tested) > 1 else ""

@@ -214,6 +214,7 @@ class TaskWindows:
         return self.task.folds(
             [*rows["subject"]],
             [*rows["site"]],
+            recordings=[*rows["recording"]],
             n_folds=n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -311,7 +312,7 @@ def adapt(
     quiet: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> pd.DataFrame:
-    """Adapt a pretrained encoder to a task and test it, folds by person.
+    """Adapt a pretrained encoder to a task and test it, by the folds of the task's split.
 
     Parameters
     ----------
@@ -416,6 +417,7 @@ def adapt(
             tested[title] = run(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
+    predictions["within_subject"] = task.within_subject
     predictions = read.in_seconds(predictions)
     known: Known = "known" if knows_people(encoder.provenance) else "unknown"
     results = summarise(predictions, classes, config.seed)
@@ -486,7 +488,11 @@ def format_results(results: pd.DataFrame) -> str:
         if row.get("pretraining_people") == "unknown":
             who += " (pretrained on unknown people)"
         low, high = row[f"{score}_low"], row[f"{score}_high"]
+        if row["within_subject"]:
+            who += ", within subject"
         interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+        if row["interval_over"] == "recordings":
+            interval += ", over recordings"
         rows.append((who, f"{row[score]:.3f}", interval, f"{row[other]:.3f}"))
     width = max(len(who) for who, *_ in rows)
     return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)

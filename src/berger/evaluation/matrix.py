@@ -73,6 +73,8 @@ COMPARISONS_FILE, CELLS_FILE = "comparisons.parquet", "cells.parquet"
 VALUES = {"truth": "true_value", "prediction": "predicted_value"}
 """Columns of predicted values; classes and numbers cannot share one in a file of several tasks."""
 
+COUNTS = ("n_subjects", "n_recordings", "n_windows")
+
 
 def evaluate(
     config: EvaluationConfig,
@@ -245,13 +247,16 @@ def format_results(out: Path) -> str:
             score = "rmse"
         ends = (row[f"{score}_low"], row[f"{score}_high"])
         interval = "one person" if np.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
+        if row["interval_over"] == "recordings":
+            interval += ", over recordings"
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
         if row["seen_in_pretraining"]:
             name += " (seen in pretraining)"
         if row.get("pretraining_people") == "unknown":
             name += " (pretrained on unknown people)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
-        rows.append((row["task"], name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
+        task = row["task"] + (" (within subject)" if row["within_subject"] else "")
+        rows.append((task, name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -461,9 +466,12 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         # of a cell from before this was noted it is not known whether it was known
         people = facts.get("pretraining_people")
         parts.append(part.assign(**vars(cell), pretraining_people=people))
+    within = {name: task.within_subject for name, task in plan.tasks.items()}
+    table["within_subject"] = table["task"].map(within)
     tables = {CELLS_FILE: table}
     if parts:
         predictions = pd.concat(parts, ignore_index=True)
+        predictions["within_subject"] = predictions["task"].map(within)
         first = [*Cell.__dataclass_fields__]
         predictions = predictions[first + [name for name in predictions if name not in first]]
         tables[PREDICTIONS_FILE] = predictions
@@ -509,12 +517,13 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row per ``task, model, adaptation, title``, ``people`` ("all" or "unseen in
-        pretraining"), ``seed`` and ``fold``. Fold 0 is all folds together, and only there where
+        pretraining"), ``seed`` and ``fold``; ``within_subject`` and ``interval_over`` as in
+        `berger.evaluation.protocol.summarise`. Fold 0 is all folds together, and only there where
         none is lacking. Without a seed it is the mean of the scores over seeds, whose number is
-        ``n_seeds``, with intervals from drawing people with all their seeds. Whether pretraining
-        has seen somebody (``seen_in_pretraining``), and of whose recordings the weights were made
-        before they were adapted (``pretraining_people``): nobody's, known or unknown people's.
-        ``site`` is what a fold tests where sites are left out.
+        ``n_seeds``, with intervals from drawing people, or recordings, with all their seeds.
+        Whether pretraining has seen somebody (``seen_in_pretraining``), and of whose recordings the
+        weights were made before they were adapted (``pretraining_people``): nobody's, known or
+        unknown people's. ``site`` is what a fold tests where sites are left out.
     """
     tables = []
     draw = plan.config.seeds[0]
@@ -535,7 +544,8 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             part = own[(own["title"] == title) & own["seed"].isin(seeds[title])]
             if people != "all":
                 part = part[~part["seen_in_pretraining"].astype(bool)]
-            numbers = group.drop(columns=["model", "people", "seed", "fold", "n_seeds"])
+            words = ["model", "people", "seed", "fold", "n_seeds", "interval_over"]
+            numbers = group.drop(columns=words)
             mean = numbers.mean(skipna=False).to_dict()
             mean |= {
                 f"{name}_{end}": value
@@ -545,7 +555,8 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             means.append(
                 mean
                 | {"model": title, "people": people, "fold": 0, "n_seeds": len(group)}
-                | {name: int(group[name].max()) for name in ("n_subjects", "n_windows")}
+                | {name: int(group[name].max()) for name in COUNTS}
+                | {name: group[name].iloc[0] for name in ("within_subject", "interval_over")}
             )
         rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
         names = own.drop_duplicates("title").set_index("title")
@@ -574,8 +585,9 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``task`` and what `berger.evaluation.statistics.compare_models` returns, whose correction
-        is for the comparisons of one task. Models that lack a fold of a seed are not compared.
+        ``task``, ``within_subject`` and what `berger.evaluation.statistics.compare_models`
+        returns, whose correction is for the comparisons of one task. Models that lack a fold of a
+        seed are not compared.
     """
     tables = []
     for task in dict.fromkeys(predictions["task"]):
@@ -593,8 +605,10 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
         if pairs:
             classes = plan.tasks[task].classes
             made = compare_models(own, classes, plan.config.seeds[0], pairs=pairs)
-            tables.append(made.assign(task=task))
+            within = plan.tasks[task].within_subject
+            tables.append(made.assign(task=task, within_subject=within))
     columns = ["task", "model", "other", "difference", "low", "high", "p", "p_holm", "verdict"]
+    columns += ["within_subject", "interval_over"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 

@@ -25,6 +25,7 @@ from berger.models import list_models
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, PretrainingConfig
 from berger.tasks import TaskConfig, load_task
+from berger.tasks.splits import PARTS
 
 PLAN_FILE = "plan.json"
 BASELINE: Final = "baseline"
@@ -58,7 +59,7 @@ class ModelSource(Config):
         A name of `berger.list_models`: fresh weights, drawn by the cell's seed.
     pretraining : PretrainingConfig, optional
         Pretrained in each fold, with the cell's seed, on the recordings of the fold's training
-        people, without their labels; several experts are assembled.
+        people, without their labels; several experts are assembled. Not for tasks within subjects.
     preparation : PreprocessingConfig, optional
         How recordings are prepared for a model that is no checkpoint; a checkpoint says itself.
         Not needed for tasks whose corpus is given.
@@ -372,7 +373,7 @@ class Plan:
         return tuple(self.corpora[key] for key in keys)
 
     def fold_of(self, cell: Cell) -> Fold:
-        """Return the people of a cell's fold."""
+        """Return the parts of a cell's fold."""
         return self.folds[cell.task][cell.seed][cell.fold - 1]
 
     def features_file(self, cell: Cell) -> Path:
@@ -494,10 +495,7 @@ def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -
     path = out / PLAN_FILE
     content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     folds = {
-        task: {
-            int(seed): [Fold(**{part: tuple(who) for part, who in one.items()}) for one in made]
-            for seed, made in own.items()
-        }
+        task: {int(seed): [_fold(one) for one in made] for seed, made in own.items()}
         for task, own in content.get("folds", {}).items()
     }
     people, sites = (
@@ -506,6 +504,11 @@ def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -
     )
     corpora, ids = (dict(content.get(name, {})) for name in ("corpora", "corpus_ids"))
     return Plan(out, config, tasks, corpora, ids, folds, people, sites)
+
+
+def _fold(content: Mapping[str, Any]) -> Fold:
+    train, validation, test = (tuple(content[part]) for part in PARTS)
+    return Fold(train, validation, test, content.get("within"))
 
 
 @lru_cache(maxsize=1)

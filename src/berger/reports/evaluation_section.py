@@ -29,7 +29,15 @@ from berger.reports.decoding_section import confusions
 from berger.reports.folders import Part, Run, mapping
 from berger.reports.learning import learning_blocks
 from berger.reports.regression_figures import SCORES, looks_with_chance
-from berger.reports.scores import EVERYBODY, looks_of, number
+from berger.reports.scores import (
+    EVERYBODY,
+    WITHIN,
+    bootstrap_over,
+    looks_of,
+    number,
+    tested_on,
+    within_subject,
+)
 from berger.reports.sleep import sleep_blocks
 from berger.reports.style import Look
 
@@ -130,7 +138,7 @@ def _table(run: Run) -> Iterator[Block]:
             (
                 str(row["shown"]),
                 str(row["task"]),
-                str(row["people"]),
+                tested_on(str(row["people"]), within_subject(mapping(described, row["task"]))),
                 f"{int(row['n_subjects']):,}",
                 f"{int(row['n_seeds'])}",
                 *(_with_interval(row, score) for score in scores),
@@ -142,8 +150,8 @@ def _table(run: Run) -> Iterator[Block]:
             ("model", "task", "tested on", *numeric),
             rows,
             frozenset(numeric),
-            f"Over all folds, means over seeds, with 95% intervals (bootstrap over people). {what} "
-            "Click a heading to sort.",
+            "Over all folds, means over seeds, with 95% intervals (bootstrap "
+            f"{bootstrap_over(own)}). {what} Click a heading to sort.",
             sortable=True,
         )
         yield _without_sameness(table, "task", "tested on")
@@ -198,9 +206,14 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     title = str(facts.get("title") or task).rstrip(".")
     description = str(facts.get("description") or "")
     yield Text(f"{title}. {description}".strip())
+    if within_subject(facts):
+        yield Note(WITHIN)
     everybody = overall[overall["people"] == EVERYBODY]
     marked = overall["seen_in_pretraining"].any()
-    caption = "Over all folds, means over seeds; lines are 95% intervals (bootstrap over people)."
+    caption = (
+        "Over all folds, means over seeds; lines are 95% intervals (bootstrap "
+        f"{bootstrap_over(overall)})."
+    )
     if facts.get("kind") == "regression":
         caption += " Chance is the mean of the people learned from: its correlation has no meaning."
     if marked:
@@ -287,14 +300,14 @@ def _sleep(run: Run, task: str, models: dict[str, Look], overall: pd.DataFrame) 
 def _compared(run: Run) -> Iterator[Block]:
     comparisons = _comparisons(run)
     overall = _overall(run)
-    tasks = mapping(run.record, "tasks")
-    errors = {name for name in tasks if mapping(tasks, name).get("kind") == "regression"}
+    described = mapping(run.record, "tasks")
+    errors = {name for name in described if mapping(described, name).get("kind") == "regression"}
     titles = zip(overall["task"], overall["title"], strict=True)
     shown = dict(zip(titles, overall["shown"], strict=True))
     rows = [
         (
             *(shown.get((row["task"], row[name]), row[name]) for name in ("model", "other")),
-            str(row["task"]),
+            tested_on(str(row["task"]), within_subject(mapping(described, row["task"]))),
             str(row["verdict"]),
             _signed(row["difference"], row["task"] in errors),
             f"{_signed(row['low'], row['task'] in errors)} to "
@@ -313,11 +326,22 @@ def _compared(run: Run) -> Iterator[Block]:
         "it must be below 0.05; “no difference” means that none is shown, not that there is none. "
         "Intervals are each of one comparison, not corrected."
     )
+    overs = comparisons.get("interval_over", pd.Series("people", comparisons.index))
+    if "recordings" in set(overs):
+        yield Text(
+            "Where one person is tested within subject, his recordings take the place of people. "
+            "p of few recordings cannot be small: of three, a quarter at best."
+        )
     for task, own in comparisons.groupby("task", sort=False):
-        n_people = int(overall.loc[overall["task"] == task, "n_subjects"].max())
-        if len(own) * 2 ** (1 - n_people) >= 0.05:  # all swapped and none are as large as it is
+        over, count = ("recording", "n_recordings"), "n_subjects"
+        if set(overs[own.index]) == {"recordings"}:
+            count = "n_recordings"
+        else:
+            over = ("person", "people")
+        n_swapped = int(overall.loc[overall["task"] == task, count].max())
+        if len(own) * 2 ** (1 - n_swapped) >= 0.05:  # all swapped and none are as large as it is
             yield Note(
-                f"{task}: with {counted(n_people, 'person', 'people')} and "
+                f"{task}: with {counted(n_swapped, *over)} and "
                 f"{counted(len(own), 'comparison')} none could show a difference, however large."
             )
     numeric = ("difference", "95% interval", "p", "p, corrected")

@@ -240,6 +240,16 @@ def restores(config: Mapping[str, Any]) -> bool:
     return mapping(config, "objective").get("name") != "dual-alignment"
 
 
+def tested_people(record: Mapping[str, Any]) -> set[str]:
+    """Return who was tested in the folds of a record; of one within a subject, that person."""
+    folds = record.get("folds") or ()
+    return {
+        person
+        for fold in folds
+        for person in ([fold["within"]] if fold.get("within") else fold.get("test", ()))
+    }
+
+
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     """Return the mapping at a path of keys; empty where there is none."""
     found: Any = content

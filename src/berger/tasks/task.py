@@ -24,7 +24,7 @@ from berger.tasks.labels import (
     TableLabels,
 )
 from berger.tasks.published import PublishedResult
-from berger.tasks.splits import Fold, KFold, Split, folds
+from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
 
 
 class EventWindow(Config):
@@ -91,7 +91,10 @@ class TaskConfig(Config):
         rules for file names and headers.
     max_amplitude : float, optional
         In µV; windows that reach it are left out. None keeps all.
-    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut or FixedSplit
+    upsample : bool
+        Whether recordings of a lower rate than the model's are brought to it, which adds no
+        frequencies; their own band must hold all below the model's low-pass.
+    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut, RecordingWithinSubject or FixedSplit
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
@@ -119,6 +122,7 @@ class TaskConfig(Config):
     window: EventWindow | None = None
     subject_pattern: str | None = None
     max_amplitude: float | None = Field(None, gt=0)
+    upsample: bool = False
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
     stages: tuple[str, ...] | None = None
@@ -153,6 +157,11 @@ class TaskConfig(Config):
         return tuple(sorted(self.classes, key=lambda name: rank[name.casefold()]))
 
     @property
+    def within_subject(self) -> bool:
+        """Whether people are tested by what was learned from themselves."""
+        return isinstance(self.split, RecordingWithinSubject)
+
+    @property
     def data_folder(self) -> Path:
         """Where relative paths of recordings and labels count from.
 
@@ -173,6 +182,7 @@ class TaskConfig(Config):
         subjects: Sequence[str],
         sites: Sequence[str | None],
         *,
+        recordings: Sequence[str] = (),
         validation_share: float,
         seed: int,
         n_folds: int | None = None,
@@ -183,6 +193,8 @@ class TaskConfig(Config):
         ----------
         subjects, sites : sequence of str
             Of each recording that is used.
+        recordings : sequence of str
+            Their ids, which a split within subjects needs.
         validation_share : float
         seed : int
         n_folds : int, optional
@@ -192,6 +204,7 @@ class TaskConfig(Config):
             self.split,
             subjects,
             sites,
+            recordings=recordings,
             n_folds=n_folds or self.n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -279,6 +292,11 @@ class TaskConfig(Config):
         _demand(
             isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
             f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
+        )
+        _demand(
+            not (self.within_subject and isinstance(self.labels, ParticipantLabels)),
+            "a person has one label in participants, so that nothing can be learned within a "
+            "subject; split otherwise",
         )
         return self
 
@@ -378,6 +396,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
         update={
             "ch_names": task.channels or contract.ch_names,
             "max_amplitude": task.max_amplitude,
+            "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,
             "species": species,
             "cut_start": 0.0,
