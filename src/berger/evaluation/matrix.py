@@ -281,7 +281,7 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
         if source.checkpoint is not None:
             weights = source.checkpoint / "model.safetensors"
             found[f"model {name}"] = sha256(weights) if weights.is_file() else None
-    shown_only = {"stages", "published"}  # by the report
+    shown_only = {"sleep_stages", "published"}  # by the report
     return found | {
         f"task {name}": task.model_dump(mode="json", exclude=shown_only)
         for name, task in tasks.items()
@@ -296,7 +296,7 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
             name: {
                 **task.model_dump(mode="json", exclude={"labels"}),
                 "classes": [*task.classes],
-                "stages": [*task.hypnogram],
+                "sleep_stages": [*task.hypnogram],
             }
             for name, task in tasks.items()
         },
