@@ -254,7 +254,7 @@ class TaskConfig(Config):
         if self.sleep_stages is not None:
             _demand(
                 sorted(self.sleep_stages) == sorted(self.classes) and self.kind == "classification",
-                "sleep_stages must name each class once, from the top row of a hypnogram to the bottom",
+                "sleep_stages must name each class once, from the top row of a hypnogram down",
             )
             _demand(
                 self.window is None,
