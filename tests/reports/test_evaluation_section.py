@@ -102,7 +102,7 @@ def write_evaluation(
     compared |= {"low": 0.1, "high": 0.3, "p": 0.125, "p_holm": 0.125, "verdict": "no difference"}
     pd.DataFrame([compared]).to_parquet(out / "comparisons.parquet")
     task = {"title": "A night", "kind": kind, "classes": [] if regression else [*STAGES]}
-    task |= {"stages": [], "published": [], "window_seconds": 30.0}
+    task |= {"sleep_stages": [], "published": [], "window_seconds": 30.0}
     record = {"kind": "evaluation", "command": "berger evaluate", "tasks": {"night": task | facts}}
     write_json(out / "run.json", RECORD | record)
     config = {"seeds": [*seeds], "models": {}, "adaptations": {}, "baselines": [CHANCE]}
@@ -247,7 +247,7 @@ def test_nights_are_ranked_by_kappa_and_not_by_agreement() -> None:
 
 def test_a_night_of_sleep(tmp_path: Path, undrawn: None) -> None:
     shares = {CHANCE: 0.2, BAND_POWER: 0.7, TUNED: 0.9}
-    out = write_evaluation(tmp_path / "out", shares, stages=[*STAGES])
+    out = write_evaluation(tmp_path / "out", shares, sleep_stages=[*STAGES])
     page = Page(build_report(out))
     found = [alt for alt in alts(page) if "hypnogram" in alt]
     assert [alt.split(": ")[0] for alt in found] == [
@@ -310,7 +310,7 @@ def test_published_numbers_stand_apart(tmp_path: Path, undrawn: None) -> None:
 
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_one_seed_one_fold_one_person(kind: str, tmp_path: Path) -> None:
-    facts: dict[str, Any] = {"stages": [*STAGES]} if kind == "classification" else {}
+    facts: dict[str, Any] = {"sleep_stages": [*STAGES]} if kind == "classification" else {}
     out = write_evaluation(
         tmp_path / "out", {CHANCE: 0.2, LONG: 0.9}, seeds=(0,), n_folds=1, n_people=1, kind=kind,
         **facts,

@@ -285,23 +285,30 @@ def test_labels_from_hypnograms_are_sleep_stages_and_others_are_not(
 
 def test_stages_make_other_labels_sleep_stages() -> None:
     classes = {"classes": {"a": "REM", "b": "WAKE"}}
-    assert task_of(labels=BY_NAME | classes, stages=["WAKE", "REM"]).hypnogram == ("WAKE", "REM")
+    assert task_of(labels=BY_NAME | classes, sleep_stages=["WAKE", "REM"]).hypnogram == (
+        "WAKE",
+        "REM",
+    )
     own = staged(a="light", b="W", c="deep")
-    assert task_of(labels=own, stages=["W", "light", "deep"]).hypnogram == ("W", "light", "deep")
+    assert task_of(labels=own, sleep_stages=["W", "light", "deep"]).hypnogram == (
+        "W",
+        "light",
+        "deep",
+    )
 
 
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"stages": ["A"]}, "stages must name each class once"),
-        ({"stages": ["A", "B", "B"]}, "stages must name each class once"),
+        ({"sleep_stages": ["A"]}, "sleep_stages must name each class once"),
+        ({"sleep_stages": ["A", "B", "B"]}, "sleep_stages must name each class once"),
         (
             {
-                "stages": ["L", "R"],
+                "sleep_stages": ["L", "R"],
                 "labels": BY_MARK,
                 "window": {"from": "event", "tmin": 0, "tmax": 2},
             },
-            "stages belong to windows that follow each other",
+            "sleep_stages belong to windows that follow each other",
         ),
     ],
 )

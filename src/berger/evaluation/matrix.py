@@ -294,7 +294,7 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
     for name, model in config.published_models.items():
         file = model.weights
         found[f"weights of {name}"] = sha256(file) if file.is_file() else None
-    shown_only = {"stages", "published"}  # by the report
+    shown_only = {"sleep_stages", "published"}  # by the report
     return found | {
         f"task {name}": task.model_dump(mode="json", exclude=shown_only)
         for name, task in tasks.items()
@@ -309,7 +309,7 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
             name: {
                 **tasks[name].model_dump(mode="json", exclude={"labels"}),
                 "classes": [*tasks[name].classes],
-                "stages": [*tasks[name].hypnogram],
+                "sleep_stages": [*tasks[name].hypnogram],
                 "shots": config.shots(name),
             }
             for name in config.evaluated

@@ -232,7 +232,7 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     image = decoding_figures.forest(shown, models, chance)
     yield Figure((image,), f"{caption} Dashed is chance ({chance:.2f}).")
     yield from _sites(run, task)
-    if facts.get("stages") and models:
+    if facts.get("sleep_stages") and models:
         yield from topic("", lambda: _sleep(run, task, models, overall)).blocks
     if models:
         classes = [str(name) for name in facts.get("classes") or ()]
@@ -291,7 +291,7 @@ def _sleep(run: Run, task: str, models: dict[str, Look], overall: pd.DataFrame) 
     yield from sleep_blocks(
         _predictions(run, task),
         {model: models[model] for model in order},
-        [str(stage) for stage in facts["stages"]],
+        [str(stage) for stage in facts["sleep_stages"]],
         window,
         int(run.record.get("seed", 0)),
     )

@@ -98,7 +98,7 @@ class TaskConfig(Config):
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
-    stages : tuple of str, optional
+    sleep_stages : tuple of str, optional
         The classes, if they are sleep stages, in the order of a hypnogram's rows from the top.
         Needed only where labels are not from hypnograms, or their stages have names of their own.
     published : tuple of PublishedResult
@@ -125,7 +125,7 @@ class TaskConfig(Config):
     upsample: bool = False
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
-    stages: tuple[str, ...] | None = None
+    sleep_stages: tuple[str, ...] | None = None
     published: tuple[PublishedResult, ...] = ()
     species: str = "human"
     licence: str = ""
@@ -147,10 +147,10 @@ class TaskConfig(Config):
     def hypnogram(self) -> tuple[str, ...]:
         """The classes as the rows of a hypnogram, from the top; none if they are no sleep stages.
 
-        Labels from hypnograms are sleep stages, and so is what `stages` names.
+        Labels from hypnograms are sleep stages, and so is what `sleep_stages` names.
         """
-        if self.stages is not None or not isinstance(self.labels, HypnogramLabels):
-            return self.stages or ()
+        if self.sleep_stages is not None or not isinstance(self.labels, HypnogramLabels):
+            return self.sleep_stages or ()
         rank = {name.casefold(): place for place, name in enumerate(FROM_THE_TOP)}
         if not {name.casefold() for name in self.classes} <= {*rank}:
             return self.classes
@@ -267,14 +267,14 @@ class TaskConfig(Config):
 
     @model_validator(mode="after")
     def _has_its_stages(self) -> Self:
-        if self.stages is not None:
+        if self.sleep_stages is not None:
             _demand(
-                sorted(self.stages) == sorted(self.classes) and self.kind == "classification",
-                "stages must name each class once, from the top row of a hypnogram to the bottom",
+                sorted(self.sleep_stages) == sorted(self.classes) and self.kind == "classification",
+                "sleep_stages must name each class once, from the top row of a hypnogram down",
             )
             _demand(
                 self.window is None,
-                "stages belong to windows that follow each other; remove them, or `window`",
+                "sleep_stages belong to windows that follow each other; remove them, or `window`",
             )
         return self
 
