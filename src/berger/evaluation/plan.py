@@ -25,7 +25,7 @@ from berger.models import list_models
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, PretrainingConfig
 from berger.tasks import TaskConfig, load_task
-from berger.tasks.splits import PARTS
+from berger.tasks.splits import PARTS, KFold
 
 PLAN_FILE = "plan.json"
 BASELINE: Final = "baseline"
@@ -486,6 +486,8 @@ def _transferred(transfer: Transfer, tasks: dict[str, TaskConfig]) -> TaskConfig
             "description": f"{transfer.train}: {train.title or train.name}. "
             f"{transfer.test}: {test.title or test.name}.",
             "species": ARROW.join(dict.fromkeys(species)),
+            "split": KFold(by="k-fold"),  # by its own rule, whatever the tasks say
+            "published": (),
         }
     )
 
