@@ -232,7 +232,7 @@ def _watched(record: Mapping[str, Any], besides: str) -> str:
         who = "One person was" if train == 1 else f"All {train} people were"
         return (
             f" {who} trained on; losses and {besides} are those of the end of each recording, "
-            "which was not trained on and says nothing of others. The last step's weights were kept."
+            "which was not trained on and says nothing of others. The last weights were kept."
         )
     return (
         f" Of {train + others} people, {train} were trained on; losses and {besides} are those "
