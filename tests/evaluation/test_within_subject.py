@@ -268,7 +268,7 @@ def test_corpora_of_other_recordings_are_refused(study: Path, tmp_path: Path) ->
     (out / cell.folder / "cell.json").unlink()
     _, reason = run_cell(Piece(out, cell, "cpu"))
     assert f"{tmp_path / 'corpus'}: also has windows of raw/p1_3.edf, unlike" in reason
-    assert task_windows(out, "cues", str(tmp_path / "corpus")).subjects == ("p1",)
+    assert task_windows(out, "cues", (str(tmp_path / "corpus"),)).subjects == ("p1",)
 
 
 # statistics

@@ -31,6 +31,7 @@ from berger.reports.learning import learning_blocks
 from berger.reports.regression_figures import SCORES, looks_with_chance
 from berger.reports.scores import (
     EVERYBODY,
+    MARK_WITHIN,
     WITHIN,
     bootstrap_over,
     looks_of,
@@ -187,11 +188,13 @@ def _published(
 
 
 def _without_sameness(table: Table, *columns: str) -> Table:
-    """Leave columns out that say the same in every row."""
+    """Leave columns out that say the same in every row, but for the mark "within subject"."""
     kept = [
         place
         for place, column in enumerate(table.columns)
-        if column not in columns or len({row[place] for row in table.rows}) > 1
+        if column not in columns
+        or len({row[place] for row in table.rows}) > 1
+        or any(row[place].endswith(MARK_WITHIN) for row in table.rows)
     ]
     rows = [tuple(row[place] for place in kept) for row in table.rows]
     return replace(table, columns=[table.columns[place] for place in kept], rows=rows)

@@ -69,9 +69,12 @@ def within_subject(task: Mapping[str, Any]) -> bool:
     return mapping(task, "split").get("by") == "recording within subject"
 
 
+MARK_WITHIN = ", within subject"
+
+
 def tested_on(people: str, within: bool) -> str:
     """Return what a table says of who was tested."""
-    return f"{people}, within subject" if within else people
+    return f"{people}{MARK_WITHIN}" if within else people
 
 
 def bootstrap_over(results: pd.DataFrame) -> str:
