@@ -487,7 +487,7 @@ def test_values_are_read_by_fresh_weights_too(
 
     # labels beside the task's file belong to the evaluation as well
     (folder / "ages.csv").write_text("\n".join(["file,age", *ages]).replace(",27", ",28"))
-    with pytest.raises(BergerError, match="the labels of age, or the windows .* are others"):
+    with pytest.raises(BergerError, match=r"the labels of age, or the windows .* are others"):
         evaluate(config, out, device="cpu", quiet=True)
     assert "RMSE" in format_results(out)
     assert "R²: 1 is perfect" in Page(build_report(out)).text

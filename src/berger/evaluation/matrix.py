@@ -109,8 +109,8 @@ def evaluate(
     ------
     BergerError
         If `out` holds another evaluation, or its recordings, tasks, labels or checkpoints are
-        others by now; a task or a package is missing; or every cell failed. One that fails beside others is
-        a row with its reason.
+        others by now; a task or a package is missing; or every cell failed. One that fails beside
+        others is a row with its reason.
     """
     began, record = time.monotonic(), run_record()
     out = Path(out)

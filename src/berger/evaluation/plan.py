@@ -173,7 +173,7 @@ class EvaluationConfig(Config):
     seeds : tuple of int
         Of folds, fresh weights and trainings; the first one also of bootstrap and swaps.
     n_folds : int, optional
-        Folds by person; default: each task's.
+        Of tasks whose split is k-fold; default: each task's. Other splits make their own.
     validation_share : float
         Share of the people outside the test fold by whom choices are made.
     allow_seen : tuple of str
