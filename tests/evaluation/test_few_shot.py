@@ -19,9 +19,11 @@ from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.matrix import evaluate
 from berger.evaluation.plan import EvaluationConfig
 from berger.evaluation.protocol import run_folds
+from berger.reports import build_report
 from berger.tasks import load_task
 from berger.tasks.splits import Fold, make_folds
 from tests.evaluation.test_protocol import CLASSES, PEOPLE, windows_of
+from tests.reports.page import Page
 
 
 def table_of(counts: list[tuple[int, int]]) -> pd.DataFrame:
@@ -197,6 +199,8 @@ def test_an_evaluation_draws_the_same_and_says_so(
     files = (tmp_path / "out" / "cells" / "eyes-2").rglob("cell.json")
     read = [pd.read_json(path, typ="series")["n_windows"] for path in files]
     assert read == [{"train": 4, "validation": 4}] * 6
+    text = Page(build_report(tmp_path / "out")).text
+    assert text.count("fitted to 2 windows of each class of the training part of a fold") == 1
 
 
 def test_a_file_for_adapt_with_shots_is_refused_in_a_matrix(tmp_path: Path) -> None:

@@ -321,6 +321,8 @@ def test_a_bad_checkpoint_is_a_row_and_is_tried_again(
     assert "bad, weak" not in set(pd.read_parquet(out / "results.parquet")["title"])
     page = Page(build_report(out))
     assert "no such folder; give the folder of a checkpoint" in page.text
+    methods = page.text.partition("Written from the configuration")[2]
+    assert "On eyes, one (checkpoint), adapted by weak, and the baselines chance were" in methods
     fresh_checkpoint(tmp_path / "bad", 3)
     assert set(evaluate(config, out, device="cpu", quiet=True)["status"]) == {"ok"}
     fresh_checkpoint(tmp_path / "bad", 4)
@@ -363,6 +365,10 @@ def test_people_seen_in_pretraining_are_refused_or_marked(
     }
     page = Page(build_report(tmp_path / "allowed"))
     assert "seen in pretraining" in page.text
+    lines = format_results(tmp_path / "allowed").splitlines()
+    (everybody,) = (line for line in lines if "(seen in pretraining)" in line)
+    (unseen,) = (line for line in lines if "unseen in pretraining" in line)
+    assert everybody != unseen
 
 
 def ends(piece: cells_module.Piece) -> tuple[cells_module.Piece, str]:
@@ -478,6 +484,11 @@ def test_values_are_read_by_fresh_weights_too(
         load_task(folder / "task.yaml"), open_corpus(next((out / "corpora").iterdir()))
     )
     np.testing.assert_array_equal(features[1], embed_windows(encoder, read.windows, "mean"))
+
+    # labels beside the task's file belong to the evaluation as well
+    (folder / "ages.csv").write_text("\n".join(["file,age", *ages]).replace(",27", ",28"))
+    with pytest.raises(BergerError, match=r"the labels of age, or the windows .* are others"):
+        evaluate(config, out, device="cpu", quiet=True)
     assert "RMSE" in format_results(out)
     assert "R²: 1 is perfect" in Page(build_report(out)).text
 

@@ -203,6 +203,8 @@ def test_the_tables_say_so(evaluation: Path) -> None:
     text = Page(build_report(evaluation)).text
     assert "first → second" in text
     assert "Learned on first, tested on second" in text
+    assert "In first → second the people of first were learned from and chosen by" in text
+    assert "by person: nobody" not in text
 
 
 def test_it_continues_and_tasks_may_stand_beside_it(
@@ -301,6 +303,21 @@ def test_who_is_seen_is_told_by_what_both_data_sets_hold(
     assert people_seen(provenance, both, [open_corpus(tmp_path / "again")]) == {"sub-77"}
 
 
+def test_the_tasks_own_splits_leave_nobody_out(
+    configuration: Callable[..., EvaluationConfig], other: Path, tmp_path: Path
+) -> None:
+    """Of everybody there is one recording, too few to be tested within it."""
+    config = configuration()
+    within = tmp_path / "within.yaml"
+    split = "split: {by: recording within subject, incomplete: true}"
+    text = (other / "task.yaml").read_text().replace("n_folds: 3", split)
+    assert split in text
+    within.write_text(text)
+    second = config.tasks["second"].model_copy(update={"task": str(within)})
+    changed = config.model_copy(update={"tasks": config.tasks | {"second": second}})
+    assert windows(changed).subjects == windows(config).subjects
+
+
 # another species
 
 
@@ -396,6 +413,10 @@ def test_too_few_people_to_learn_from(configuration: Callable[..., EvaluationCon
         ({"transfers": [{"train": "first", "test": "third"}]}, "'third', which is no task here"),
         ({"transfers": [{"train": "first", "test": "second"}] * 2}, "one is given twice"),
         ({"transfers": []}, "task first is only for transfers, but is in none"),
+        (
+            {"tasks": {"first": {}, "second": {"only_transfers": True, "shots": 2}}},
+            "second has shots, but is only tested",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

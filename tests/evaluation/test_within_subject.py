@@ -158,6 +158,9 @@ def test_every_report_says_so(evaluation: Path, study: Path) -> None:
     assert "cues, within subject" in page.text
     assert "bootstrap over the recordings of the one person" in page.text
     assert "cues was tested within subject" in page.text
+    assert "by person: nobody" not in page.text
+    assert "with 3 recordings and" in page.text
+    assert "n_recordings" not in page.text
     out = study / "adapted"
     config = AdaptationConfig(penalties=(0.01,), baselines=(CHANCE, BAND_POWER))
     task = load_task(study / "cues.yaml")

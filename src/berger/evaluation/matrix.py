@@ -10,6 +10,7 @@ docs/decisions/0024-evaluation.md.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ from berger.evaluation.decoding import (
     RESULTS_FILE,
     TaskWindows,
     prepare_task,
+    read_task,
     task_preparation,
 )
 from berger.evaluation.networks import require_braindecode
@@ -106,9 +108,9 @@ def evaluate(
     Raises
     ------
     BergerError
-        If `out` holds another evaluation, or its recordings, tasks or checkpoints are others by
-        now; a task or a package is missing; or every cell failed. One that fails beside others is
-        a row with its reason.
+        If `out` holds another evaluation, or its recordings, tasks, labels or checkpoints are
+        others by now; a task or a package is missing; or every cell failed. One that fails beside
+        others is a row with its reason.
     """
     began, record = time.monotonic(), run_record()
     out = Path(out)
@@ -125,6 +127,7 @@ def evaluate(
 
     plan = plan_at(out, config, tasks)
     reasons = _prepare_corpora(plan, workers, quiet, tell)
+    _check_windows(plan)
     reasons |= corpora_of_transfers(plan, reasons)
     reasons |= _make_folds(plan, reasons)
     write_json(out / PLAN_FILE, plan.content())
@@ -245,7 +248,7 @@ def format_results(out: Path) -> str:
         if row["interval_over"] == "recordings":
             interval += ", over recordings"
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
-        if row["seen_in_pretraining"]:
+        if row["seen_in_pretraining"] and row["people"] == "all":
             name += " (seen in pretraining)"
         if row.get("pretraining_people") == "unknown":
             name += " (pretrained on unknown people)"
@@ -399,6 +402,27 @@ def _remember(plan: Plan, folder: str) -> None:
             f"{folder}: is another corpus than when this evaluation was begun; restore it, or "
             "evaluate into another folder."
         )
+
+
+def _check_windows(plan: Plan) -> None:
+    """Note the windows of each task; raise BergerError if they were others, or labelled otherwise.
+
+    Labels may come from files beside the task's.
+    """
+    read = {(key.split("/")[0], folder) for key, folder in plan.corpora.items()}
+    for task, folder in sorted(read):
+        if task not in plan.config.tasks:  # a transfer, whose tasks are here themselves
+            continue
+        try:
+            table = read_task(plan.tasks[task], open_corpus(folder, progress=False)).table
+        except BergerError:  # its cells will say so
+            continue
+        found = hashlib.sha256(table.to_csv(index=False).encode()).hexdigest()
+        if plan.windows.setdefault(f"{task} in {folder}", found) != found:
+            raise BergerError(
+                f"{folder}: the labels of {task}, or the windows that it cuts, are others than "
+                "when this evaluation was begun; restore them, or evaluate into another folder."
+            )
 
 
 def _make_folds(plan: Plan, reasons: Reasons) -> Reasons:

@@ -173,7 +173,7 @@ class EvaluationConfig(Config):
     seeds : tuple of int
         Of folds, fresh weights and trainings; the first one also of bootstrap and swaps.
     n_folds : int, optional
-        Folds by person; default: each task's.
+        Of tasks whose split is k-fold; default: each task's. Other splits make their own.
     validation_share : float
         Share of the people outside the test fold by whom choices are made.
     allow_seen : tuple of str
@@ -250,6 +250,13 @@ class EvaluationConfig(Config):
         named = {task for one in self.transfers for task in (one.train, one.test)}
         if unknown := sorted(named - {*self.tasks}):
             raise ValueError(f"transfers name {unknown[0]!r}, which is no task here")
+        learned = {one.train for one in self.transfers}
+        for name, task in self.tasks.items():
+            if task.shots is not None and task.only_transfers and name not in learned:
+                raise ValueError(
+                    f"task {name} has shots, but is only tested; give them to the task that a "
+                    "transfer learns"
+                )
         if len({one.name for one in self.transfers}) < len(self.transfers):
             raise ValueError("transfers: one is given twice; remove it")
         idle = [name for name, task in self.tasks.items() if task.only_transfers]
@@ -356,6 +363,8 @@ class Plan:
         By task that leaves sites out, the site that each fold tests.
     people : dict of str to tuple of str
         By task, everybody who has windows in it; of a transfer as in `TransferWindows`.
+    windows : dict of str to str
+        By task and corpus, SHA-256 of the task's windows there and their labels.
     """
 
     out: Path
@@ -366,6 +375,7 @@ class Plan:
     folds: dict[str, dict[int, list[Fold]]]
     people: dict[str, tuple[str, ...]]
     sites: dict[str, tuple[str, ...]]
+    windows: dict[str, str]
 
     def corpora_of(self, cell: Cell) -> tuple[str, ...]:
         """Return the corpora that a cell reads: one, or those of a transfer's two tasks."""
@@ -405,6 +415,7 @@ class Plan:
             },
             "people": {task: list(people) for task, people in self.people.items()},
             "sites": {task: list(sites) for task, sites in self.sites.items()},
+            "windows": self.windows,
         }
 
 
@@ -504,8 +515,10 @@ def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -
         {task: tuple(names) for task, names in content.get(what, {}).items()}
         for what in ("people", "sites")
     )
-    corpora, ids = (dict(content.get(name, {})) for name in ("corpora", "corpus_ids"))
-    return Plan(out, config, tasks, corpora, ids, folds, people, sites)
+    corpora, ids, windows = (
+        dict(content.get(name, {})) for name in ("corpora", "corpus_ids", "windows")
+    )
+    return Plan(out, config, tasks, corpora, ids, folds, people, sites, windows)
 
 
 def _fold(content: Mapping[str, Any]) -> Fold:

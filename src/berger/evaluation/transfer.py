@@ -40,6 +40,7 @@ from berger.evaluation.seen import people_seen
 from berger.evaluation.strategies import Question
 from berger.models import Encoder, InputContract
 from berger.tasks import TaskConfig
+from berger.tasks.splits import KFold
 
 BETWEEN = ": "
 """Between a task and the name of one of its people, where there are two tasks."""
@@ -224,11 +225,13 @@ def read_windows(
     BergerError
         As `berger.evaluation.decoding.read_task` and `TransferWindows` do.
     """
+    transfer = config.transfer(task)
+    # a transfer takes everybody, also whom a task's own split would leave out
+    split = {} if transfer is None else {"split": KFold()}
     read = [
-        read_task(tasks[part], open_corpus(corpus, progress=False))
+        read_task(tasks[part].model_copy(update=split), open_corpus(corpus, progress=False))
         for part, corpus in zip(config.parts_of(task), corpora, strict=True)
     ]
-    transfer = config.transfer(task)
     return read[0] if transfer is None else TransferWindows(transfer, *read)
 
 

@@ -211,6 +211,12 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     yield Text(f"{title}. {description}".strip())
     if within_subject(facts):
         yield Note(WITHIN)
+    if shots := facts.get("shots"):
+        kind = "in all" if facts.get("kind") == "regression" else "of each class"
+        yield Note(
+            f"Few-shot: everything was fitted to {counted(int(shots), 'window')} {kind} of the "
+            "training part of a fold, and chosen by as many of the validation part."
+        )
     everybody = overall[overall["people"] == EVERYBODY]
     marked = overall["seen_in_pretraining"].any()
     caption = (
@@ -336,11 +342,9 @@ def _compared(run: Run) -> Iterator[Block]:
             "p of few recordings cannot be small: of three, a quarter at best."
         )
     for task, own in comparisons.groupby("task", sort=False):
-        over, count = ("recording", "n_recordings"), "n_subjects"
-        if set(overs[own.index]) == {"recordings"}:
-            count = "n_recordings"
-        else:
-            over = ("person", "people")
+        one = set(overs[own.index]) == {"recordings"}
+        over = ("recording", "recordings") if one else ("person", "people")
+        count = "n_recordings" if one else "n_subjects"
         n_swapped = int(overall.loc[overall["task"] == task, count].max())
         if len(own) * 2 ** (1 - n_swapped) >= 0.05:  # all swapped and none are as large as it is
             yield Note(

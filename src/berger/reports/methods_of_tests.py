@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from berger.errors import BergerError
 from berger.reports.blocks import counted, enumeration
 from berger.reports.folders import Run, mapping, tested_people
 from berger.reports.scores import within_subject
@@ -222,35 +223,71 @@ def _rates(settings: Mapping[str, Any]) -> str:
 
 
 def evaluation_text(run: Run, cite: Cite) -> str:
-    """Say what was compared on which folds."""
     """Write what the configuration says of an evaluation, and how models were compared."""
     config, tasks = run.config, mapping(run.record, "tasks")
     models, methods, seeds = (config.get(key) or () for key in ("models", "adaptations", "seeds"))
     if not tasks or not seeds:
         return ""
     kinds = mapping(run.record, "models")
+    baselines = [*config["baselines"], *(run.record.get("published_models") or ())]
+    try:
+        cells = run.table("cells.parquet", ("model", "status"))
+    except BergerError:  # it has not ended
+        pass
+    else:  # of whom every cell failed was not tested
+        worked = {*cells.loc[cells["status"] == "ok", "model"]}
+        models, baselines = ([one for one in own if one in worked] for own in (models, baselines))
     named = enumeration(f"{name} ({kinds.get(name, 'model')})" for name in models)
-    by = f", adapted by {enumeration(methods)}," if methods else ""
-    compared = f"{named}{by} and " if models else ""
+    by = f", adapted by {enumeration(methods)}," if models else ""
+    tested = [f"{named}{by}"] if models else []
+    if baselines:
+        tested.append(f"the baselines {enumeration(baselines)}")
     shots = {name: mapping(tasks, name).get("shots") for name in tasks}
     few = [f"{number} on {name}" for name, number in shots.items() if number]
     learned = (
         f" Few-shot ({enumeration(few)}): every model and baseline was fitted to and chosen by so "
-        "many windows of each class, or of a regression in all, of the training people and as "
-        "many of the validation people."
+        "many windows of each class, or of a regression in all, of the training part and as many "
+        "of the validation part."
     )
-    within = [name for name in tasks if within_subject(mapping(tasks, name))]
-    alone = (
-        f" {enumeration(within)} {'was' if len(within) == 1 else 'were'} tested within subject: "
-        "there a fold is a recording, tested by what was learned from others of the same person; "
-        "intervals and swaps are over recordings where there is one person only."
-    )
-    baselines = [*config["baselines"], *(run.record.get("published_models") or ())]
     return (
-        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(baselines)} were "
-        "tested on the same folds by person: choices were made on validation people, and test "
-        f"people were read once in each fold, with {counted(len(seeds), 'seed')}. Scores are means "
-        "over seeds with 95% bootstrap intervals over people; models were compared by swapping "
-        f"them person by person, corrected for the number of comparisons{cite(HOLM)}."
-        f"{alone if within else ''}{learned if few else ''}"
+        f"On {enumeration(tasks)}, {' and '.join(tested)} were tested on the same folds, with "
+        f"{counted(len(seeds), 'seed')}: choices were made on the validation part of a fold, and "
+        f"its test part was read once.{_divisions(config, tasks)} Scores are means over seeds with "
+        "95% bootstrap intervals over people; models were compared by swapping them person by "
+        f"person, corrected for the number of comparisons{cite(HOLM)}.{learned if few else ''}"
     )
+
+
+_SPLITS = {
+    "k-fold": "Folds of {} are by person: nobody is in two parts of one.",
+    "subject": "In each fold of {} one person was tested, and nobody is in two parts.",
+    "site": "In each fold of {} one site was tested by what was learned at the others.",
+    "fixed": "Whom to learn from and whom to test was given in advance for {}.",
+    "recording within subject": (
+        "{} was tested within subject: there a fold is a recording, tested by what was learned "
+        "from others of the same person; intervals and swaps are over recordings where there is "
+        "one person only."
+    ),
+}
+
+
+def _divisions(config: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
+    """Say who was tested by what was learned from whom."""
+    pairs = [(str(one["train"]), str(one["test"])) for one in config.get("transfers") or ()]
+    transfers = {f"{train} → {test}": (train, test) for train, test in pairs}
+    text = ""
+    for by, sentence in _SPLITS.items():
+        named = [
+            name
+            for name in tasks
+            if name not in transfers and mapping(tasks, name, "split").get("by", "k-fold") == by
+        ]
+        if named:
+            text += f" {sentence.format(enumeration(named))}"
+    for name, (train, test) in transfers.items():
+        if name in tasks:
+            text += (
+                f" In {name} the people of {train} were learned from and chosen by, and all people "
+                f"of {test} tested."
+            )
+    return text
