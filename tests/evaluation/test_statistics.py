@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from berger.evaluation.metrics import score_values
 from berger.evaluation.statistics import (
     N_RESAMPLES,
+    _auroc_draws,
     auroc_interval,
     balanced_accuracy,
     balanced_accuracy_interval,
@@ -152,14 +153,37 @@ def test_the_interval_of_the_area_holds_it_and_knows_people() -> None:
     assert 0.5 < low < area < high < 1
     fourfold = pd.concat([table] * 4)
     assert auroc_interval(fourfold, CLASSES, 0) == pytest.approx((low, high))
-    # by drawing rows of people anew, as anybody would
-    low, high = auroc_interval(table, CLASSES, 0, n_resamples=200)
+    # by going through the pairs of everybody who is drawn
+    low, high = auroc_interval(table, CLASSES, 0, n_resamples=50)
     groups = [own for _, own in table.groupby("subject")]
+    ins, outs = (
+        [own["score_b"][own["truth"] == name].to_numpy() for own in groups] for name in "ba"
+    )
     areas = []
-    for drawn in np.random.default_rng(0).integers(12, size=(200, 12)):
-        some = pd.concat([groups[person] for person in drawn])
-        areas.append(roc_auc_score(some["truth"] == "b", some["score_b"]))
+    for drawn in np.random.default_rng(0).integers(12, size=(50, 12)):
+        right, total = 0.0, 0.0
+        for place, one in enumerate(drawn):
+            for other_place, other in enumerate(drawn):
+                if one == other and place != other_place:
+                    continue  # a copy of the same person
+                weight = 11 / 12 if place == other_place else 1
+                gaps = ins[one][:, None] - outs[other]
+                right += weight * ((gaps > 0).sum() + (gaps == 0).sum() / 2)
+                total += weight * gaps.size
+        areas.append(right / total)
     assert (low, high) == pytest.approx(tuple(np.percentile(areas, [2.5, 97.5])))
+
+
+@pytest.mark.parametrize(("n_people", "far"), [(3, 0.03), (4, 0.01), (24, 0.01)])
+def test_draws_of_the_area_lie_around_it_though_people_differ(n_people: int, far: float) -> None:
+    rng = np.random.default_rng(n_people)
+    table = scored(n_people, 4, strength=3.0)  # within people nearly always right,
+    level = np.repeat(rng.normal(scale=4, size=n_people), 20)  # between them hardly
+    table["score_b"] += level
+    table["score_a"] = -table["score_b"]
+    area = roc_auc_score(table["truth"] == "b", table["score_b"])
+    draws = _auroc_draws(table, CLASSES, 0, 2000)
+    assert np.nanmean(draws) == pytest.approx(area, abs=far)
 
 
 def test_no_area_without_every_class_or_for_one_person() -> None:

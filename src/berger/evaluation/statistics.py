@@ -151,7 +151,7 @@ def auroc_interval(
     tuple of float
         Of the second class of two, else of the mean over classes against the rest; NaN with fewer
         than two people, or where some class does not occur. Draws without every class count for
-        nothing.
+        nothing. Nobody's windows are compared with those of a copy of the same person.
     """
     return _middle(_auroc_draws(_by_unit(predictions), classes, seed, n_resamples), level)
 
@@ -172,17 +172,24 @@ def _auroc_draws(
         pairs = np.outer(
             *(np.bincount(subject[own], minlength=len(people)) for own in (is_class, ~is_class))
         )
-        total = np.einsum("di,ij,dj->d", weights, pairs, weights)
-        areas.append(
-            np.divide(
-                np.einsum("di,ij,dj->d", weights, won, weights),
-                total,
-                out=np.full(n_resamples, np.nan),
-                where=total > 0,
-            )
-        )
+        right, total = (_in_draws(some.astype(float), weights) for some in (won, pairs))
+        areas.append(np.divide(right, total, out=np.full(n_resamples, np.nan), where=total > 0))
     mean: Floats = np.mean(areas, axis=0)
     return mean
+
+
+def _in_draws(pairs: Floats, weights: Floats) -> Floats:
+    """Sum what is given for pairs of people (n_people, n_people) over draws (n_draws, n_people).
+
+    Who is drawn several times is not paired with the copies: within a person order is more often
+    right than between people, so that such pairs would raise the area. The factor makes the pairs
+    within people count, in the mean over draws, as those between them.
+    """
+    within = np.diagonal(pairs)
+    between = pairs - np.diag(within)
+    own: Floats = weights @ within * (1 - 1 / len(within))
+    summed: Floats = np.einsum("di,ij,dj->d", weights, between, weights) + own
+    return summed
 
 
 def concordance_by_subject(
