@@ -272,7 +272,7 @@ def test_only_view_1_is_predicted_and_restored_from() -> None:
 
 
 def test_a_signal_that_does_not_fit_is_refused() -> None:
-    with pytest.raises(BergerError, match="no embedding for X9"):
+    with pytest.raises(BergerError, match="no embedding and no position for X9"):
         objective()(batch_of(ch_names=("C3", "X9")), seeded())
     with pytest.raises(BergerError, match="a single channel"):
         objective()(batch_of(ch_names=("C3",)), seeded())

@@ -198,7 +198,7 @@ def test_windows_that_dare_cannot_read_are_told_before_training() -> None:
     restoration.check(800, NAMES)
     with pytest.raises(BergerError, match="no multiple of a patch's 50"):
         restoration.check(810, NAMES)
-    with pytest.raises(BergerError, match="no embedding for X9"):
+    with pytest.raises(BergerError, match="no embedding and no position for X9"):
         restoration.check(800, ("C3", "X9"))
     objective().check(810, ("X9",))  # a SpecHi-Net reads any
 
