@@ -157,13 +157,22 @@ def test_every_report_says_so(evaluation: Path, study: Path) -> None:
     assert "says nothing of people whom a model does not know" in page.text
     assert "cues, within subject" in page.text
     assert "bootstrap over the recordings of the one person" in page.text
-    assert "cues was tested within subject" in page.text
+    assert "Within subject, a fold of cues is a recording, tested by" in page.text
     assert "by person: nobody" not in page.text
     assert "with 3 recordings and" in page.text
     assert "n_recordings" not in page.text
     out = study / "adapted"
     config = AdaptationConfig(penalties=(0.01,), baselines=(CHANCE, BAND_POWER))
     task = load_task(study / "cues.yaml")
+    with pytest.raises(BergerError, match="cues: its split is by recording within subject, which"):
+        adapt(
+            AdaptationConfig(n_folds=3),
+            study / "stranger",
+            task,
+            out,
+            corpus_folder=study / "corpus",
+            quiet=True,
+        )
     results = adapt(
         config,
         study / "stranger",

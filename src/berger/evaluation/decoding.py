@@ -352,6 +352,11 @@ def adapt(
     if config.low_rank is not None:
         require_peft()
     place = compute_device(device)
+    if config.n_folds is not None and task.split.by != "k-fold":
+        raise BergerError(
+            f"task {task.name}: its split is by {task.split.by}, which makes its own folds; leave "
+            "n_folds out."
+        )
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.is_adapted:
         raise BergerError(f"{checkpoint}: is adapted already; give a pretrained checkpoint.")

@@ -264,9 +264,8 @@ _SPLITS = {
     "site": "In each fold of {} one site was tested by what was learned at the others.",
     "fixed": "Whom to learn from and whom to test was given in advance for {}.",
     "recording within subject": (
-        "{} was tested within subject: there a fold is a recording, tested by what was learned "
-        "from others of the same person; intervals and swaps are over recordings where there is "
-        "one person only."
+        "Within subject, a fold of {} is a recording, tested by what was learned from others of "
+        "the same person; intervals and swaps are over recordings where there is one person only."
     ),
 }
 
