@@ -34,7 +34,7 @@ $(BRAINDECODE_STAMP): pyproject.toml constraints-braindecode.txt
 	touch $(BRAINDECODE_STAMP)
 
 test-braindecode: $(BRAINDECODE_STAMP)
-	$(BRAINDECODE)/bin/python -m pytest tests/evaluation/test_networks.py tests/evaluation/test_published.py
+	$(BRAINDECODE)/bin/python -m pytest tests/evaluation/test_networks.py tests/evaluation/test_published_models.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -320,15 +320,9 @@ def _build(
         for name, ours in named.items()
         if ours in own and tensors[name].shape != own[ours].shape
     ]
-    faults = [
-        f"{len(names)} weights are {what} ({_some(names)})"
-        for what, names in (("unknown", unknown), ("missing", missing), ("of another size", wrong))
-        if names
-    ]
-    if faults:
+    if faults := weight_faults(unknown, missing, wrong):
         raise BergerError(
-            f"{path}: looks like a {kind.title}, but {' and '.join(faults)}; give the file as it "
-            "was published."
+            f"{path}: looks like a {kind.title}, but {faults}; give the file as it was published."
         )
     model = build_encoder(config)
     model.load_state_dict({ours: tensors[name] for name, ours in named.items()}, strict=False)
@@ -422,6 +416,15 @@ def _unreadable(path: Path) -> BergerError:
     return BergerError(
         f"{path}: is damaged, or not a file that torch.save wrote; copy it again, or write its "
         "weights as .safetensors."
+    )
+
+
+def weight_faults(unknown: Sequence[str], missing: Sequence[str], wrong: Sequence[str]) -> str:
+    """Say which weights of a file do not fit their network; nothing if all do."""
+    return " and ".join(
+        f"{len(names)} weights are {what} ({_some(names)})"
+        for what, names in (("unknown", unknown), ("missing", missing), ("of another size", wrong))
+        if names
     )
 
 

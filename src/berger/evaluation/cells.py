@@ -32,7 +32,7 @@ from berger.evaluation.decoding import (
 )
 from berger.evaluation.plan import Cell, ModelSource, Plan, read_plan
 from berger.evaluation.protocol import Array, Learn, Mask, run_folds
-from berger.evaluation.published import learn_published, network_of
+from berger.evaluation.published_models import learn_published, network_of
 from berger.evaluation.seen import Known, knows_people
 from berger.evaluation.strategies import FrozenProbe
 from berger.evaluation.transfer import TransferWindows, own_names, read_windows

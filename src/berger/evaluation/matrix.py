@@ -60,7 +60,7 @@ from berger.evaluation.plan import (
     plan_at,
     rows_of,
 )
-from berger.evaluation.published import network_of
+from berger.evaluation.published_models import network_of
 from berger.evaluation.scoring import VALUES, compare, score
 from berger.evaluation.transfer import corpora_of_transfers, read_windows
 from berger.files import sha256, write_json, written_whole
@@ -120,8 +120,9 @@ def evaluate(
     for name, model in config.published_models.items():
         require_braindecode(network_of(name, model))
     tasks = load_tasks(config)
-    _claim(out, config, tasks)
-    record |= {"kind": "evaluation", "inputs": _inputs(config, tasks)}
+    inputs = _inputs(config, tasks)
+    _claim(out, config, inputs)
+    record |= {"kind": "evaluation", "inputs": inputs}
     write_json(out / RECORD_FILE, record | _described(config, tasks))
     forget()
 
@@ -262,7 +263,7 @@ def format_results(out: Path) -> str:
     )
 
 
-def _claim(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> None:
+def _claim(out: Path, config: EvaluationConfig, inputs: dict[str, Any]) -> None:
     """Write the configuration into the folder, or check that what stands there is the same."""
     path = out / CONFIG_FILE
     if path.is_file():
@@ -272,9 +273,9 @@ def _claim(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) ->
                 f"{out}: was begun with another configuration ({'; '.join(changed)}); continue "
                 "with the same one, or evaluate into another folder."
             )
-        inputs = _yaml(out / RECORD_FILE).get("inputs", {})
-        for name, now in _inputs(config, tasks).items():
-            then = inputs.get(name)
+        recorded = _yaml(out / RECORD_FILE).get("inputs", {})
+        for name, now in inputs.items():
+            then = recorded.get(name)
             if then is not None and then != now:
                 raise BergerError(
                     f"{out}: {name} is another than when this evaluation was begun; restore it, "

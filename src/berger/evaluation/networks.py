@@ -174,8 +174,7 @@ def learn_network(
 
     def make(known: WindowDataset) -> nn.Module:
         n_chans, n_times = known[0].signal.shape
-        n_outputs = 1 if question.is_regression else len(question.classes)
-        return Standardised(build(n_chans, n_times, sfreq, n_outputs), known)
+        return Standardised(build(n_chans, n_times, sfreq, question.n_outputs), known)
 
     asked = replace(question, windows=windows)
     return learn_by_training(make, asked, config, seed=seed, device=device, tell=tell, quiet=quiet)
@@ -199,6 +198,8 @@ def learn_by_training(
     Parameters
     ----------
     make : callable
+        Windows of training people → a network with new weights, which maps a signal (batch,
+        n_chans, n_times) in µV to outputs (batch, n_outputs).
     question : Question
         Its windows are what the network reads.
     config, seed, device, tell, quiet

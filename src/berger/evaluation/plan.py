@@ -20,7 +20,7 @@ from berger.evaluation.baselines import BAND_POWER, CHANCE, RANDOM, RIEMANN, Bas
 from berger.evaluation.decoding import AdaptationMethod
 from berger.evaluation.networks import NETWORKS
 from berger.evaluation.protocol import Fold
-from berger.evaluation.published import PublishedModel, network_of, published_title
+from berger.evaluation.published_models import PublishedModel, network_of, published_title
 from berger.models import list_models
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, PretrainingConfig

@@ -17,7 +17,7 @@ from berger.reports.folders import (
     model_name,
     restores,
 )
-from berger.reports.methods_of_tests import Cite, adaptation_text, evaluation_text
+from berger.reports.methods_of_evaluation import Cite, adaptation_text, evaluation_text
 
 SPECMOE = (
     "Darankoum D., Habermacher C., Volle J., Grudinin S. SpecMoE: Spectral Mixture-of-Experts "

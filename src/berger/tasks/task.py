@@ -23,7 +23,7 @@ from berger.tasks.labels import (
     ParticipantLabels,
     TableLabels,
 )
-from berger.tasks.published import PublishedResult
+from berger.tasks.published_results import PublishedResult
 from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
 
 

@@ -32,7 +32,7 @@ from berger.evaluation.baselines import CHANCE
 from berger.evaluation.electrodes import with_electrodes
 from berger.evaluation.networks import require_braindecode
 from berger.evaluation.plan import EvaluationConfig
-from berger.evaluation.published import (
+from berger.evaluation.published_models import (
     BANANA,
     PUBLISHED,
     TUEG_ORDER,

@@ -39,7 +39,7 @@ from berger.evaluation.networks import common_rate, learn_by_training, require_b
 from berger.evaluation.protocol import Learn
 from berger.evaluation.strategies import Question
 from berger.files import sha256
-from berger.importing import read_published
+from berger.importing import read_published, weight_faults
 from berger.models import Encoder, Features, InputContract
 from berger.preprocessing.config import BIPOLAR_SETS
 
@@ -50,7 +50,6 @@ SFREQ = 200.0
 """Hz at which all of them were trained."""
 HEAD = "final_layer."
 """How the names of weights begin that answer another question than ours."""
-MOST_NAMED = 3
 
 BANANA = BIPOLAR_SETS["double banana"]
 """The 16 differences that BIOT was trained on, in its order."""
@@ -427,15 +426,10 @@ def read_weights(
         for each, tensor in tensors.items()
         if each in own and tensor.shape != own[each].shape
     ]
-    faults = [
-        f"{len(names)} weights are {what} ({_some(names)})"
-        for what, names in (("missing", missing), ("unknown", unknown), ("of another size", wrong))
-        if names
-    ]
-    if faults:
+    if faults := weight_faults(unknown, missing, wrong):
         raise BergerError(
-            f"{path}: is not {name} as braindecode names it: {' and '.join(faults)}; give the file "
-            f"of {PUBLISHED[name].source}, as it stands on the Hugging Face Hub."
+            f"{path}: is not {name} as braindecode names it: {faults}; give the file of "
+            f"{PUBLISHED[name].source}, as it stands on the Hugging Face Hub."
         )
     record = {
         "network": name,
@@ -448,11 +442,6 @@ def read_weights(
         "ch_names": [*ch_names],
     }
     return Weights(name, model, tensors, ch_names, n_times, n_outputs, record)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def learn_published(
