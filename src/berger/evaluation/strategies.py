@@ -77,7 +77,7 @@ class Question:
     @property
     def n_outputs(self) -> int:
         """Number of classes; 1 for a value."""
-        return len(self.classes) or 1
+        return 1 if self.is_regression else len(self.classes)
 
     def some(self, which: Mask) -> Labelled:
         """Return a part of it."""
