@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from berger.configuration import Config
+from berger.tasks.readers import READERS
 
 Classes = dict[str, str | None]
 """What stands in the data → the name of the class, or None to leave it out."""
@@ -232,7 +233,38 @@ class HypnogramLabels(_Beside):
         return self
 
 
+class ReaderLabels(Config):
+    """Labels in a form of their own, which a reader of Berger's knows.
+
+    Attributes
+    ----------
+    reader : str
+        One of `berger.tasks.readers.READERS`.
+    classes : dict of str to str or None, optional
+        What the reader tells → class. A value that is not here is an error. None in a regression.
+    incomplete : bool
+        Whether recordings of which nothing is told may be left out and counted.
+    """
+
+    origin: Literal["reader"] = Field(alias="from")
+    reader: str
+    classes: Classes | None = None
+    incomplete: bool = False
+
+    @field_validator("reader")
+    @classmethod
+    def _is_known(cls, reader: str) -> str:
+        if reader not in READERS:
+            raise ValueError(f"there are {', '.join(READERS)}")
+        return reader
+
+
 Labels = Annotated[
-    FileNameLabels | AnnotationLabels | TableLabels | ParticipantLabels | HypnogramLabels,
+    FileNameLabels
+    | AnnotationLabels
+    | TableLabels
+    | ParticipantLabels
+    | HypnogramLabels
+    | ReaderLabels,
     Field(discriminator="origin"),
 ]

@@ -19,6 +19,7 @@ from berger.tasks.labels import (
     HypnogramLabels,
     Labels,
     ParticipantLabels,
+    ReaderLabels,
     TableLabels,
 )
 from berger.tasks.splits import Fold, KFold, Split, folds
@@ -31,11 +32,16 @@ class EventWindow(Config):
     ----------
     tmin, tmax : float
         First and last second, from the event's onset.
+    repeats : {"refuse", "once", "keep"}
+        Where two labelled events begin at the same sample, as when an event is noted of several
+        electrodes: an error; one window, and none where their labels contradict each other; or a
+        window for each, so that it counts as often.
     """
 
     origin: Literal["event"] = Field(alias="from")
     tmin: float
     tmax: float
+    repeats: Literal["refuse", "once", "keep"] = "refuse"
 
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
@@ -83,6 +89,9 @@ class TaskConfig(Config):
         Length of a window, and from one window to the next (default: the length).
     window : EventWindow, optional
         One window per event, in place of `window_seconds` and `step_seconds`.
+    background : str, optional
+        Class of the windows that no label touches. Windows then follow each other through the whole
+        recording, and one that a label touches at all has that label, e.g. of a seizure.
     subject_pattern : str, optional
         Regular expression with a group ``subject``, searched in the path; default: Berger's own
         rules for file names and headers.
@@ -107,6 +116,7 @@ class TaskConfig(Config):
     window_seconds: float = Field(gt=0)
     step_seconds: float | None = Field(None, gt=0)
     window: EventWindow | None = None
+    background: str | None = None
     subject_pattern: str | None = None
     max_amplitude: float | None = Field(None, gt=0)
     split: Split = KFold(by="k-fold")
@@ -124,7 +134,7 @@ class TaskConfig(Config):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order in which they are given; none in a regression."""
-        names = (self.labels.classes or {}).values()
+        names = [*(self.labels.classes or {}).values(), self.background]
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
@@ -211,14 +221,18 @@ class TaskConfig(Config):
     def _has_a_question(self) -> Self:
         if self.kind == "regression":
             _demand(
-                isinstance(self.labels, TableLabels | ParticipantLabels),
-                "a regression takes its numbers from a table or participants",
+                isinstance(self.labels, TableLabels | ParticipantLabels | ReaderLabels),
+                "a regression takes its numbers from a table, participants or a reader",
             )
             _demand(
                 self.labels.classes is None,
                 "labels.classes belong to a classification; remove them, or `kind: regression`",
             )
             return self
+        _demand(
+            self.background is None or self.window is None,
+            "background and window exclude each other; remove one",
+        )
         _demand(self.target is None, "target belongs to `kind: regression`; remove it")
         _demand(
             self.labels.classes is not None,

@@ -1,0 +1,14 @@
+"""Readers of labels as data sets distribute them, one module for each form.
+
+A reader turns lists of seizures, tables of codes, results of trials and the like into times and
+values; what class a value is stands in the task's YAML file.
+"""
+
+from __future__ import annotations
+
+from berger.tasks.readers.told import Reader, Told
+
+READERS: dict[str, Reader] = {}
+"""What may stand in a task under ``labels.reader``."""
+
+__all__ = ["READERS", "Reader", "Told"]
