@@ -1,6 +1,6 @@
 # make demo   the whole road on simulated recordings, ends with demo/report.html
 # make test   the tests
-# make test-braindecode   those of EEGNet and ShallowConvNet, in an environment of their own (5.5 GB)
+# make test-braindecode   those of braindecode's networks, in an environment of their own (5.5 GB)
 # make check  lint, types and tests, as continuous integration runs them
 PYTHON ?= python3
 VENV = .venv
@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dev,formats,onnx]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dev,formats,onnx,peft]'
 	touch $(STAMP)
 
 demo: $(STAMP)
@@ -34,7 +34,7 @@ $(BRAINDECODE_STAMP): pyproject.toml constraints-braindecode.txt
 	touch $(BRAINDECODE_STAMP)
 
 test-braindecode: $(BRAINDECODE_STAMP)
-	$(BRAINDECODE)/bin/python -m pytest tests/evaluation/test_networks.py
+	$(BRAINDECODE)/bin/python -m pytest tests/evaluation/test_networks.py tests/evaluation/test_published.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

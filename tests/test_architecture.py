@@ -58,6 +58,7 @@ ONLY_IN = {
     "sklearn": {"evaluation", "interop"},
     "pyriemann": {"evaluation"},
     "braindecode": {"evaluation/networks.py"},
+    "peft": {"adaptation/low_rank.py"},
     "onnx": {"interop/onnx.py"},
     "onnxruntime": {"interop/onnx.py"},
     "onnxscript": {"interop/onnx.py"},

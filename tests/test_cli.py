@@ -300,6 +300,18 @@ def test_lists(command: str, words: list[str], run: Run) -> None:
     assert all(word in outcome.out for word in words)
 
 
+def test_a_task_with_what_others_have_published(run: Run, tmp_path: Path) -> None:
+    example = Path(__file__).parents[1] / "docs" / "tasks" / "hypnogram.yaml"
+    result = "{model: theirs, metric: kappa, value: 0.5, spread: 0.02, split: by person, source: X}"
+    task = tmp_path / "night.yaml"
+    task.write_text(f"{example.read_text()}published: [{result}]\n")
+    outcome = run("tasks", task)
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "hypnogram   W, R, N1, N2, N3" in outcome.out
+    assert "theirs: kappa 0.5 ± 0.02 (not measured by Berger; by person; X)" in outcome.out
+    assert run("tasks", "nothing").status == 2
+
+
 def test_print_config_shows_what_would_run_and_stops(run: Run, tmp_path: Path) -> None:
     outcome = run(
         *("pretrain", "spechinet-demo", "--corpus", "none", "--out", tmp_path / "run"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from berger import load_checkpoint, open_corpus
 from berger import pretraining as room
 from berger.configuration import load_config
-from berger.corpus import Batch, prepare
+from berger.corpus import Batch, WindowDataset, prepare
 from berger.errors import BergerError
 from berger.evaluation.decoding import AdaptationConfig, adapt
 from berger.inference import embed
@@ -513,9 +513,64 @@ def test_one_person_is_too_few(
     (tmp_path / "raw").mkdir()
     shutil.copy(tiny_recordings / "sub-02_eyes.edf", tmp_path / "raw")
     prepare([tmp_path / "raw"], corpus, PREPROCESSING, progress=False)
-    with pytest.raises(BergerError, match=r"corpus: recordings of sub-02 only; pretraining"):
+    with pytest.raises(
+        BergerError, match=r"recordings of sub-02 only; pretraining .* set validation_by: time to"
+    ):
         pretrain(tiny_pretraining(), corpus, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("window_step", [None, 1.0])
+def test_time_that_is_watched_is_the_end_of_every_recording(
+    window_step: float | None,
+    tiny_corpus: Path,
+    tiny_pretraining: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[WindowDataset] = []
+    watched: list[WindowDataset] = []
+
+    def fit(objective: Any, windows: WindowDataset, *_: Any, validate: Any, **__: Any) -> int:
+        trained.append(windows)
+        validate()
+        return 0
+
+    def losses(objective: Any, windows: WindowDataset, config: Any) -> dict[str, float]:
+        watched.append(windows)
+        return {"loss": 0.0}
+
+    monkeypatch.setattr(room, "fit", fit)
+    monkeypatch.setattr(room, "validation_losses", losses)
+    config = tiny_pretraining(
+        validation_by="time", window_step=window_step, max_validation_windows=1000
+    )
+    pretrain(config, tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
+    corpus = open_corpus(tiny_corpus)
+    lengths = dict(zip(corpus.recordings["recording"], corpus.recordings["n_times"], strict=True))
+    learned, seen = (
+        {name: rows["start"].to_numpy() for name, rows in windows.table.groupby("recording")}
+        for windows in (trained[0], watched[0])
+    )
+    assert set(learned) == set(seen) == set(lengths)
+    for name, n_times in lengths.items():
+        border = n_times * (1 - config.validation_share)
+        assert learned[name].max() + 400 <= border + 1  # 4 s at 100 Hz
+        assert seen[name].min() >= border
+    record = record_of(tmp_path / "run")
+    assert record["subjects"] == {"train": list(corpus.subjects), "validation": []}
+    assert record["validation_by"] == "time"
+
+
+def test_time_that_is_too_short_to_watch(
+    tiny_corpus: Path, tiny_pretraining: Settings, tmp_path: Path
+) -> None:
+    config = tiny_pretraining(validation_by="time", validation_share=0.1)
+    with pytest.raises(BergerError, match="no window of 4 s lies within the last 10% of"):
+        pretrain(config, tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
+    config = tiny_pretraining(validation_by="time", validation_share=0.95)
+    with pytest.raises(BergerError, match="no window of 4 s lies within all but the last 95% of"):
+        pretrain(config, tiny_corpus, tmp_path / "run", device="cpu", quiet=True)
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,8 @@ from berger.pretraining import (
 from berger.training.log import run_record
 from berger.training.loop import STATE_FILE
 
+SEEN = ("subjects", "training_files", "training_contents")
+"""Whom a checkpoint has seen; experts of one division have seen the same people."""
 GATE_SECONDS = 2.0
 """Segments of the gate's spectrum, the paper's; shorter windows have shorter ones."""
 
@@ -201,8 +203,8 @@ def _provenance(experts: Sequence[Expert], model: SpecMoE) -> dict[str, Any]:
         "kind": "assembly",
         "corpus": each[0]["corpus"],
         "window_seconds": each[0]["window_seconds"],
-        "subjects": each[0]["subjects"],
-        "training_files": each[0]["training_files"],
+        **{key: each[0][key] for key in SEEN if key in each[0]},
+        "validation_by": each[0].get("validation_by", "subject"),
         "training_windows": sum(one["training_windows"] for one in each),
         "n_parameters": model.n_parameters,
         "experts": each,

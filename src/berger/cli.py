@@ -17,11 +17,10 @@ from typing import Annotated, Any, Literal, NoReturn
 import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, validators
 
-from berger import __version__
+from berger import __version__, telling
 from berger.configuration import Config, field_names, load_config, shipped_configs
 from berger.errors import BergerError
 from berger.overrides import schema_of, take_overrides
-from berger.telling import describe_corpus, tell_doubts, tell_failed_cells, tell_failures
 
 app = App(
     name="berger",
@@ -149,8 +148,8 @@ def prepare(
         progress=not common.quiet,
         check_sources=check_sources,
     )
-    tell_failures([failure.reason for failure in summary.failures])
-    tell_doubts(summary)
+    telling.tell_failures([failure.reason for failure in summary.failures])
+    telling.tell_doubts(summary)
     common.say(str(summary))
 
 
@@ -165,7 +164,7 @@ def info(corpus: str, *, common: Common = Common()) -> None:
     """
     from berger.corpus import open_corpus
 
-    print(describe_corpus(open_corpus(corpus)))
+    print(telling.describe_corpus(open_corpus(corpus)))
 
 
 @corpus_app.command
@@ -400,9 +399,9 @@ def evaluate(
         device=common.device,
         workers=common.n_processes,
         quiet=common.quiet,
-        tell=lambda sentence: tell_failures([sentence]),
+        tell=lambda sentence: telling.tell_failures([sentence]),
     )
-    tell_failed_cells(cells)
+    telling.tell_failed_cells(cells)
     common.say(f"{format_results(out)}\nOpen {build_report(out)}")
 
 
@@ -422,7 +421,7 @@ def embed(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()) 
     from berger.inference import embed as run
 
     failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
-    tell_failures(failures["reason"].tolist())
+    telling.tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -442,7 +441,7 @@ def predict(*paths: Path, checkpoint: Path, out: Path, common: Common = Common()
     from berger.inference import predict as run
 
     failures = run(checkpoint, paths, out, device=common.device, quiet=common.quiet)
-    tell_failures(failures["reason"].tolist())
+    telling.tell_failures(failures["reason"].tolist())
     common.say(f"{out}: written.")
 
 
@@ -514,15 +513,15 @@ def models(*, common: Common = Common()) -> None:
 
 
 @app.command
-def tasks(*, common: Common = Common()) -> None:
-    """List the labelled data sets that Berger knows, with their facts."""
-    from berger.tasks import catalogue, load_task
+def tasks(name: str | None = None, *, common: Common = Common()) -> None:
+    """List the labelled data sets that Berger knows, with their facts.
 
-    for name in catalogue():
-        task = load_task(name)
-        asked = f"{len(task.classes)} classes" if task.classes else "a number"
-        facts = f"{task.species}, {asked}, windows of {task.window_seconds:g} s"
-        print(f"{name:<12} {task.title} ({facts}; {task.licence}; {task.source})")
+    Parameters
+    ----------
+    name : str, optional
+        Tell all about this one; or a YAML file of your own.
+    """
+    print(telling.describe_tasks(name))
 
 
 @app.command

@@ -6,6 +6,7 @@ SpecMoE's experts are runs of their own, each on its part of the windows (docs/d
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import yaml
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from berger.configuration import Config, differences, load_config
-from berger.corpus import WindowDataset, open_corpus, split_subjects
+from berger.corpus import Corpus, WindowDataset, open_corpus, split_subjects
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
 from berger.files import write_json, written_whole
@@ -91,11 +92,15 @@ class PretrainingConfig(Config):
     window_step : float, optional
         Seconds from the start of one window to that of the next in training; None: their length. A
         shorter one gives windows that overlap, which is to crop at random, to this precision.
+    validation_by : {"subject", "time"}
+        What training never sees: people, or the end of every recording, where there is but one
+        person. Losses and errors on the latter say nothing of people whom a model does not know.
     validation_share : float
-        Share of the people whom training never sees; losses and restoration errors are reported
-        on them. Nothing is chosen by them: the weights of the last step are kept.
+        Share of the people, or of each recording, whom training never sees; losses and restoration
+        errors are reported on them. Nothing is chosen by them: the weights of the last step are
+        kept.
     max_validation_windows : int
-        Evenly spaced windows of those people that are looked at.
+        Evenly spaced windows of those that are looked at.
     experts : int
         Number of experts, each trained on a part of its own of the training windows.
     seed : int
@@ -107,6 +112,7 @@ class PretrainingConfig(Config):
     training: TrainingConfig = TrainingConfig(epochs=50)
     window_seconds: float = Field(30.0, gt=0)
     window_step: float | None = Field(None, gt=0)
+    validation_by: Literal["subject", "time"] = "subject"
     validation_share: float = Field(0.1, gt=0, lt=1)
     max_validation_windows: int = Field(256, ge=1)
     experts: int = Field(1, ge=1)
@@ -204,24 +210,13 @@ def pretrain(
         raise BergerError(f"--expert {expert}: there {known}; see `experts` in the configuration.")
     corpus = open_corpus(corpus_folder, progress=not quiet)
     everybody = corpus.subjects if subjects is None else tuple(subjects)
-    people = split_subjects(
-        everybody,
-        {"train": 1 - config.validation_share, "validation": config.validation_share},
-        config.seed,
-    )
-    if not people["train"] or not people["validation"]:
-        raise BergerError(
-            f"{corpus_folder}: recordings of {' '.join(everybody) or 'nobody'} only; pretraining "
-            "needs at least two people, one of them to watch it on."
-        )
-    everything = corpus.windows(config.window_seconds, config.window_step, people["train"])
+    people, everything, validation = _divided(config, corpus, corpus_folder, everybody)
     if len(everything) < config.experts:
         raise BergerError(
             f"{corpus_folder}: has {len(everything)} windows to train on, too few for "
             f"{config.experts} experts; choose fewer experts or shorter windows."
         )
     train = divide(everything, config.experts, config.seed)[expert]
-    validation = corpus.windows(config.window_seconds, subjects=people["validation"])
     preprocessing = corpus.manifest.preprocessing
     contract = InputContract(
         sfreq=config.model.sfreq,
@@ -249,6 +244,7 @@ def pretrain(
     )
     model = objective.pretrained()
     recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
+    trained = recordings[recordings["subject"].isin(people["train"])]
     record |= {
         "kind": "pretraining",
         "seed": config.seed,
@@ -259,7 +255,9 @@ def pretrain(
             "hours": corpus.hours,
         },
         "subjects": {name: list(names) for name, names in people.items()},
-        "training_files": file_marks(recordings[recordings["subject"].isin(people["train"])]),
+        "validation_by": config.validation_by,
+        "training_files": file_marks(trained),
+        "training_contents": file_contents(trained),
         "n_parameters": model.n_parameters,
         "steps": steps,
         "batch_size": config.training.batch_size * config.training.accumulate,
@@ -291,6 +289,49 @@ def pretrain(
         )
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     return out / "checkpoint"
+
+
+def _divided(
+    config: PretrainingConfig, corpus: Corpus, source: Path | str, everybody: Sequence[str]
+) -> tuple[dict[str, tuple[str, ...]], WindowDataset, WindowDataset]:
+    """Return people by part, windows to train on, and windows that training never sees."""
+    share = config.validation_share
+    if config.validation_by == "subject":
+        people = split_subjects(everybody, {"train": 1 - share, "validation": share}, config.seed)
+        if not people["train"] or not people["validation"]:
+            raise BergerError(
+                f"{source}: recordings of {' '.join(everybody) or 'nobody'} only; pretraining "
+                "needs at least two people, one of them to watch it on; of one, set "
+                "validation_by: time to watch it on the end of each recording."
+            )
+        train = corpus.windows(config.window_seconds, config.window_step, people["train"])
+        return people, train, corpus.windows(config.window_seconds, subjects=people["validation"])
+    train = corpus.windows(config.window_seconds, config.window_step, everybody)
+    validation = corpus.windows(config.window_seconds, subjects=everybody)
+    train = train.take(np.flatnonzero(_ends(train) <= _borders(train, share)))
+    validation = validation.take(np.flatnonzero(validation.starts >= _borders(validation, share)))
+    if not len(train) or not len(validation):
+        part = "the last" if len(train) else "all but the last"
+        raise BergerError(
+            f"{source}: no window of {config.window_seconds:g} s lies within {part} {share:.0%} of "
+            "a recording, by which validation_by: time divides it; choose another "
+            "validation_share or shorter windows."
+        )
+    return {"train": tuple(sorted(everybody)), "validation": ()}, train, validation
+
+
+def _borders(windows: WindowDataset, share: float) -> np.ndarray[Any, Any]:
+    """First sample, for each window, of the end of its recording."""
+    ends = np.array([math.ceil(block.n_times * (1 - share)) for block in windows.blocks])
+    first: np.ndarray[Any, Any] = ends[windows.of_block]
+    return first
+
+
+def _ends(windows: WindowDataset) -> np.ndarray[Any, Any]:
+    """Sample, for each window, after its last."""
+    lengths = [count_samples(windows.seconds, block.sfreq) for block in windows.blocks]
+    ends: np.ndarray[Any, Any] = windows.starts + np.array(lengths)[windows.of_block]
+    return ends
 
 
 def fresh_objective(config: PretrainingConfig, contract: InputContract, seed: int) -> Objective:
@@ -385,6 +426,11 @@ def file_marks(recordings: pd.DataFrame) -> list[str]:
         f"{name}, {size} bytes"
         for name, size in zip(names, recordings["source_bytes"], strict=True)
     ]
+
+
+def file_contents(recordings: pd.DataFrame) -> list[str | None]:
+    """Return the first 16 digits of the SHA-256 of each recording's file, None if not known."""
+    return [sha[:16] if isinstance(sha, str) else None for sha in recordings["source_sha256"]]
 
 
 @torch.inference_mode()

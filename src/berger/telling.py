@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from berger.corpus import Corpus, PreparationSummary
+    from berger.tasks import TaskConfig
 
 MOST_FAILURES = 10
 
@@ -32,6 +33,50 @@ def describe_corpus(corpus: Corpus) -> str:
         for montage in corpus.manifest.montages
     ]
     return "\n".join(lines)
+
+
+def describe_tasks(name: str | None = None) -> str:
+    """Return a line for each shipped task; or all facts of one, with what others have published.
+
+    Parameters
+    ----------
+    name : str, optional
+        A shipped task, or a YAML file.
+    """
+    from berger.tasks import catalogue, load_task
+
+    if name is None:
+        known = {name: load_task(name) for name in catalogue()}
+        return "\n".join(
+            f"{name:<12} {task.title} ({_question(task)}; {task.licence}; {task.source})"
+            for name, task in known.items()
+        )
+    task = load_task(name)
+    facts = {
+        "task": task.name,
+        "title": task.title,
+        "description": task.description,
+        "question": _question(task),
+        "classes": ", ".join(task.classes),
+        "target": str(task.target or ""),
+        "hypnogram": ", ".join(task.hypnogram),
+        "licence": task.licence,
+        "paper": task.paper,
+        "source": task.source,
+    }
+    lines = [f"{name:<12}{fact}" for name, fact in facts.items() if fact]
+    for result in task.published:
+        spread = "" if result.spread is None else f" ± {result.spread:g}"
+        lines.append(
+            f"{'published':<12}{result.model}: {result.metric} {result.value:g}{spread} (not "
+            f"measured by Berger; {result.split}; {result.source})"
+        )
+    return "\n".join(lines)
+
+
+def _question(task: TaskConfig) -> str:
+    asked = f"{len(task.classes)} classes" if task.classes else "a number"
+    return f"{task.species}, {asked}, windows of {task.window_seconds:g} s"
 
 
 def tell_failures(reasons: Sequence[str]) -> None:

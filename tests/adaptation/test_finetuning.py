@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -23,6 +24,7 @@ from berger.adaptation.finetuning import (
     count_trained,
     fine_tune,
     outputs,
+    pretrained_parts,
     trained_groups,
 )
 from berger.configuration import load_config
@@ -219,6 +221,92 @@ def test_a_loss_that_explodes_ends_it(train: Labelled) -> None:
         model.head.weight.fill_(float("nan"))
     with pytest.raises(BergerError, match="no longer a finite number in epoch 0; lower"):
         fine_tune(model, train, None, FineTuningConfig(epochs=2), seed=0)
+
+
+# one depth after another
+
+
+def trained_in(make: Any, train: Labelled, config: FineTuningConfig) -> list[set[str]]:
+    """Which parameters each epoch moves, as an epoch ends; checks what is in training mode."""
+    model = make()
+    moved: list[set[str]] = []
+    before = weights(model)
+    statistics = [name for name in before if "running" in name or "tracked" in name]
+    depth = {
+        value: place
+        for encoder in pretrained_parts(model)
+        for place, group in enumerate(encoder.depth_groups())
+        for value in group
+    }
+
+    def after(line: dict[str, float]) -> None:
+        nonlocal before
+        now = weights(model)
+        moved.append({name for name in now if not torch.equal(now[name], before[name])})
+        before = now
+        for name in statistics:  # of batch norms: theirs moves if and only if the norm does
+            norm, _, _ = name.rpartition(".")
+            assert (name in moved[-1]) == (f"{norm}.weight" in moved[-1]), name
+        for module in model.modules():
+            own = {value for value in module.parameters(recurse=False) if value in depth}
+            if own:
+                assert module.training == all(value.requires_grad for value in own)
+        released = sum(v.numel() for v in model.parameters() if v.requires_grad and v in depth)
+        new = sum(v.numel() for group in trained_groups(model, config)[-1:] for v in group)
+        assert line["trained_parameters"] == released + new
+
+    fine_tune(model, train, None, config, seed=0, tell=after)
+    assert all(value.requires_grad for value in model.parameters())
+    return moved
+
+
+def dare_without_a_decoder() -> Classifier:
+    return dare(parts="encoder")
+
+
+@pytest.mark.parametrize(
+    ("make", "n_depths"),
+    [(classifier, 7), (mixture, 7), (dare_without_a_decoder, 4)],
+)
+def test_depths_are_released_from_the_last_to_the_first(
+    make: Any, n_depths: int, train: Labelled
+) -> None:
+    model = make()
+    names = {value: name for name, value in model.named_parameters()}
+    depths = [
+        {names[value] for encoder in pretrained_parts(model) for value in encoder.depth_groups()[k]}
+        for k in range(n_depths)
+    ]
+    inside = set.union(*depths)
+    config = FineTuningConfig(
+        epochs=2 * n_depths, unfreeze=1, unfreeze_every=2, batch_size=16, optimizer="adamw", lr=1e-3
+    )
+    few = Labelled(train.windows.take(np.arange(4)), train.targets[:4])
+    moved = trained_in(make, few, config)
+    for epoch, found in enumerate(moved):
+        n_released = min(n_depths, (epoch + 1) // 2)
+        released = set().union(*depths[n_depths - n_released :])
+        assert found & inside <= released, epoch
+        if n_released:  # the newest depth, too
+            assert found & depths[n_depths - n_released], epoch
+    # a depth that no epoch reaches is not counted, and not in the optimiser
+    short = config.model_copy(update={"epochs": 4})
+    groups = trained_groups(model, short)
+    assert len(groups) == 3
+    listed = {names[value] for group in groups[:-1] for value in group}
+    assert listed == set().union(*depths[-2:])
+    built = build_optimizer(model, short).param_groups
+    assert sum(v.numel() for group in built for v in group["params"]) == count_trained(model, short)
+
+
+def test_without_steps_everything_is_released_at_once() -> None:
+    config = FineTuningConfig(unfreeze=2)
+    assert [config.n_released(7, epoch) for epoch in range(4)] == [0, 0, 7, 7]
+    assert FineTuningConfig(unfreeze=None).n_released(7, 99) == 0
+    steps = FineTuningConfig(unfreeze=2, unfreeze_every=3)
+    assert [steps.n_released(3, epoch) for epoch in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 3, 3]
+    with pytest.raises(ValidationError, match="unfreeze_every begins at unfreeze"):
+        FineTuningConfig(unfreeze=None, unfreeze_every=1)
 
 
 # what is trained, and how fast

@@ -137,6 +137,10 @@ def test_people_are_known_by_their_files_too(
 
 def test_results_follow_from_predictions(tiny_adaptation: Path, predictions: pd.DataFrame) -> None:
     results = pd.read_parquet(tiny_adaptation / "results.parquet")
+    known = results.pop("pretraining_people")
+    assert known.tolist() == [
+        "known" if m == "frozen probe" else "nobody" for m in results["model"]
+    ]
     pd.testing.assert_frame_equal(results, summarise(predictions, CLASSES, seed=0))
     assert set(results["people"]) == {"all", "unseen in pretraining"}
     together = results.query("people == 'all' and fold == 0").set_index("model")

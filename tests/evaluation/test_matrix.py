@@ -6,6 +6,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from itertools import product
@@ -18,25 +21,30 @@ import pytest
 import torch
 import yaml
 
-from berger import create_model, load_checkpoint
+from berger import create_model, load_checkpoint, open_corpus
+from berger.adaptation.probe import embed_windows
 from berger.cli import main
 from berger.configuration import differences, load_config
 from berger.errors import BergerError
+from berger.evaluation import baselines
 from berger.evaluation import cells as cells_module
 from berger.evaluation.baselines import BAND_POWER, CHANCE
-from berger.evaluation.decoding import AdaptationConfig, adapt
+from berger.evaluation.decoding import AdaptationConfig, adapt, read_task
 from berger.evaluation.matrix import evaluate, format_results, in_parallel
 from berger.evaluation.metrics import score_predictions
 from berger.evaluation.plan import Cell, EvaluationConfig
 from berger.evaluation.statistics import balanced_accuracy_interval, compare_models
-from berger.models import MODELS, SpecHiNetConfig, SpecMoEConfig
+from berger.models import MODELS, Encoder, InputContract, SpecHiNetConfig, SpecMoEConfig
+from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import PretrainingConfig
 from berger.reports import build_report
 from berger.tasks import load_task
-from tests.conftest import TINY_MODEL
+from tests.conftest import TINY_MODEL, TINY_TASK
+from tests.evaluation.test_networks import Products
 from tests.reports.page import Page
 
 CLASSES = ("open", "closed")
+PREPARATION = {"sfreq": 100, "highpass": 1, "lowpass": 40}
 SEEDS, FOLDS = (0, 1), (1, 2, 3)
 TITLES = [
     *(CHANCE, BAND_POWER),
@@ -191,7 +199,7 @@ def test_results_and_comparisons_follow_from_predictions(evaluation: Path) -> No
     expected = compare_models(
         predictions.assign(model=predictions["title"]), CLASSES, 0, pairs=pairs
     )
-    pd.testing.assert_frame_equal(comparisons.drop(columns="task"), expected)
+    pd.testing.assert_frame_equal(comparisons.drop(columns=["task", "within_subject"]), expected)
     assert all(title in format_results(evaluation) for title in TITLES)
 
 
@@ -248,6 +256,46 @@ def test_an_interrupt_leaves_what_was_finished(
     table = evaluate(config, tmp_path, device="cpu", quiet=True)
     assert list(table["status"]) == ["ok"] * 3
     assert first in cell_files(tmp_path).values()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from berger.cli import main
+from berger.evaluation import matrix
+
+cells = Path(sys.argv[3]) / "cells"
+work = matrix.run_cell
+
+def run_cell(piece):
+    if len([*cells.glob("**/cell.json")]) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(piece)
+
+matrix.run_cell = run_cell
+main(["evaluate", *sys.argv[1:], "--workers", "1", "--quiet", "--device", "cpu"])
+"""
+
+
+def test_killed_for_real_it_continues_to_the_same_predictions(
+    configuration: Callable[..., EvaluationConfig], tmp_path: Path
+) -> None:
+    config = configuration(seeds=[1], baselines=[CHANCE], adaptations={"weak": {}})
+    content = yaml.safe_dump(config.model_dump(mode="json"))
+    (tmp_path / "small.yaml").write_text(content)
+    out = tmp_path / "killed"
+    words = [str(tmp_path / "small.yaml"), "--out", str(out)]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *words], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+    before = cell_files(out)
+    assert len(before) == 3
+    assert not (out / "predictions.parquet").exists()
+    main(["evaluate", *words, "--workers", "1", "--quiet", "--device", "cpu"])
+    evaluate(config, tmp_path / "whole", device="cpu", quiet=True)
+    pd.testing.assert_frame_equal(numbers(out), numbers(tmp_path / "whole"))
+    after = cell_files(out)
+    assert len(after) == 9
+    assert all(after[folder] == facts for folder, facts in before.items())
 
 
 # what fails
@@ -375,6 +423,111 @@ def test_pretraining_on_the_folds_own_people(
     assert not numbers(tmp_path)["seen_in_pretraining"].any()
 
 
+def test_values_are_read_by_fresh_weights_too(
+    tiny_recordings: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A regression, and a model that is none yet: its weights are the seed's."""
+    monkeypatch.setitem(MODELS, "tiny", SpecHiNetConfig.model_validate(TINY_MODEL))
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_recordings, folder / "recordings")
+    ages = [
+        f"{path.name},{20 + 7 * number}"
+        for number, path in enumerate(sorted(tiny_recordings.glob("*.edf")))
+    ]
+    (folder / "ages.csv").write_text("\n".join(["file,age", *ages]))
+    (folder / "task.yaml").write_text(
+        "name: age\nkind: regression\nrecordings: [recordings/*.edf]\nwindow_seconds: 4\n"
+        "labels: {from: table, table: ages.csv, recording: file, column: age}\n"
+        "target: {name: age, unit: years}\nn_folds: 3\n"
+    )
+    config = EvaluationConfig.model_validate(
+        {
+            "models": {
+                "new": {
+                    "model": "tiny",
+                    "preparation": {"sfreq": 100, "highpass": 1, "lowpass": 40},
+                }
+            },
+            "tasks": {"age": {"task": str(folder / "task.yaml")}},
+            "adaptations": {"probe": {"penalties": [1.0]}},
+            "baselines": [CHANCE, BAND_POWER],
+            "seeds": [0, 1],
+        }
+    )
+    out = tmp_path / "out"
+    table = evaluate(config, out, device="cpu", quiet=True)
+    assert list(table["status"]) == ["ok"] * 3 * 3 * 2, table["reason"].iloc[0]
+    predictions = numbers(out)
+    assert "truth" not in predictions
+    assert set(predictions["true_value"]) == {20 + 7 * number for number in range(6)}
+    overall = pd.read_parquet(out / "results.parquet").query("seed.isna()").set_index("title")
+    assert list(overall.index) == [CHANCE, "band power + ridge regression", "new, probe"]
+    assert overall["rmse"].notna().all()
+    new = predictions[predictions["title"] == "new, probe"]
+    first, second = (
+        new[new["seed"] == seed].sort_values(["recording", "start"])["predicted_value"].to_numpy()
+        for seed in (0, 1)
+    )
+    assert not np.allclose(first, second)
+    features = [np.load(out / "features/age/new" / f"mean-seed-{seed}.npy") for seed in (0, 1)]
+    assert not np.allclose(*features)
+    torch.manual_seed(1)
+    encoder = create_model(MODELS["tiny"])
+    assert isinstance(encoder, Encoder)
+    read = read_task(
+        load_task(folder / "task.yaml"), open_corpus(next((out / "corpora").iterdir()))
+    )
+    np.testing.assert_array_equal(features[1], embed_windows(encoder, read.windows, "mean"))
+    assert "RMSE" in format_results(out)
+    assert "R²: 1 is perfect" in Page(build_report(out)).text
+
+
+def test_sites_are_left_out(
+    tiny_recordings: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sites = {"Bonn": (1, 2, 3), "Ulm": (4, 5), "Kiel": (6,)}
+    for site, people in sites.items():
+        for number in people:
+            target = tmp_path / "recordings" / site / f"sub-0{number}_eyes.edf"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tiny_recordings / target.name, target)
+    (tmp_path / "task.yaml").write_text(
+        TINY_TASK.replace("recordings/*.edf", "recordings/**/*.edf").replace("n_folds: 3\n", "")
+        + "split: {by: site}\nsubject_pattern: '(?P<site>[A-Z][a-z]+)/(?P<subject>sub-\\d+)'\n"
+    )
+    model = load_checkpoint(checkpoints["one"])
+    preparation = PreprocessingConfig.model_validate(PREPARATION)
+    model.contract = InputContract(sfreq=100, preprocessing=preparation)
+    model.save_checkpoint(tmp_path / "one")
+    config = EvaluationConfig.model_validate(
+        {
+            "models": {"one": {"checkpoint": str(tmp_path / "one")}},
+            "tasks": {"eyes": {"task": str(tmp_path / "task.yaml")}},
+            "adaptations": {"probe": {"penalties": [0.01]}},
+            "baselines": [CHANCE, BAND_POWER],
+            "seeds": [0, 1],
+        }
+    )
+    out = tmp_path / "out"
+    table = evaluate(config, out, device="cpu", quiet=True)
+    assert list(table["status"]) == ["ok"] * 3 * 3 * 2, table["reason"].iloc[0]
+    results = pd.read_parquet(out / "results.parquet")
+    single = results[results["fold"] > 0]
+    assert single.groupby("fold")["site"].unique().map(list).to_dict() == {
+        1: ["Bonn"],
+        2: ["Kiel"],
+        3: ["Ulm"],
+    }
+    assert results[results["fold"] == 0]["site"].isna().all()
+    predictions = numbers(out)
+    for fold, site in single[["fold", "site"]].drop_duplicates().itertuples(index=False):
+        tested = set(predictions[predictions["fold"] == fold]["subject"])
+        assert tested == {f"sub-0{number}" for number in sites[site]}
+    page = Page(build_report(out))
+    assert "Balanced accuracy at each site" in page.text
+    assert all(words in page.text for words in ("Bonn (3 people)", "Kiel (1 person)"))
+
+
 # configurations
 
 
@@ -433,6 +586,55 @@ def test_the_shipped_one_with_pretraining() -> None:
         model = MODELS[config.models[random].model or ""]
         assert whole.model == (model.expert if isinstance(model, SpecMoEConfig) else model)
         assert config.models[random].preparation == source.preparation
+
+
+def test_the_trainings_of_networks_are_logged_and_drawn(
+    configuration: Callable[..., EvaluationConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of one cell in its folder, with the epoch that it kept."""
+    monkeypatch.setattr(baselines, "require_braindecode", lambda name: None)
+    monkeypatch.setattr(baselines, "build_network", lambda name, *shape: Products(*shape))
+    config = configuration(
+        models={},
+        adaptations={},
+        baselines=[CHANCE, "EEGNet"],
+        network_training={"epochs": 3},
+        seeds=[0],
+    )
+    out = tmp_path / "out"
+    evaluate(config, out, device="cpu", quiet=True)
+    logs = sorted(out.glob("cells/**/log.jsonl"))
+    assert [path.parent.name for path in logs] == [f"seed-0-fold-{fold}" for fold in FOLDS]
+    for path in logs:
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [0, 1, 2]
+        choice = json.loads((path.parent / "cell.json").read_text())["choice"]
+        assert np.argmin([line["validation_loss"] for line in lines]) == choice
+    page = Page(build_report(out))
+    assert "Training and validation loss of EEGNet (3 cells) by epoch." in {
+        image["alt"] for image in page.all("img")
+    }
+
+
+def test_what_only_the_report_shows_may_change(
+    configuration: Callable[..., EvaluationConfig], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """A published number that is added later does not make an evaluation another one."""
+    task = tmp_path / "task.yaml"
+    before = (tiny_corpus.parent / "task.yaml").read_text()
+    task.write_text(before)
+    tasks = {"eyes": {"task": str(task), "corpus": str(tiny_corpus)}}
+    config = configuration(models={}, adaptations={}, baselines=[CHANCE], tasks=tasks, seeds=[0])
+    evaluate(config, tmp_path / "out", device="cpu", quiet=True)
+    published = "{model: theirs, metric: kappa, value: 0.5, split: by person, source: 'X, Table 1'}"
+    task.write_text(f"{before}published: [{published}]\n")
+    evaluate(config, tmp_path / "out", device="cpu", quiet=True)
+    assert "published, not measured here" in Page(build_report(tmp_path / "out")).text
+    task.write_text(before.replace("window_seconds: 4", "window_seconds: 2"))
+    with pytest.raises(BergerError, match="task eyes is another"):
+        evaluate(config, tmp_path / "out", device="cpu", quiet=True)
 
 
 def test_the_command(tiny_corpus: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

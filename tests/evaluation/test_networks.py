@@ -192,6 +192,15 @@ def test_it_is_said_before_anything_is_run(
     assert not (tmp_path / "run").exists()
 
 
+def test_every_epoch_is_told(question: Question) -> None:
+    lines: list[dict[str, Any]] = []
+    train, validation, _ = split(question)
+    learn = learn_network(Kept(), question, TRAINING, seed=0, tell=lines.append)
+    _, epoch = learn(train, validation)
+    assert [line["epoch"] for line in lines] == [*range(TRAINING.epochs)]
+    assert np.argmin([line["validation_loss"] for line in lines]) == epoch
+
+
 # EEGNet and ShallowConvNet
 
 

@@ -394,7 +394,7 @@ def test_electrodes_are_found_by_name() -> None:
 def test_electrodes_without_an_embedding() -> None:
     refuse, signal = small(), microvolts(1, 3, 64)
     with pytest.raises(
-        BergerError, match=r"^the model has no embedding for Iz, EMG1; prepare .* nearest\.$"
+        BergerError, match=r"^the model has no embedding for Iz, EMG1; prepare .* nearest, or"
     ):
         refuse.forward_features(signal, ["Cz", "Iz", "EMG1"])
     nearest = small(unknown_electrodes="nearest")
@@ -409,6 +409,33 @@ def test_electrodes_without_an_embedding() -> None:
         nearest.forward_features(signal, ["Iz", "Cz", "Oz"])
     with pytest.raises(BergerError, match=r"^T3 and T7 would share the embedding of T7; prepare"):
         refuse.forward_features(signal, ["T3", "Cz", "T7"])
+
+
+def test_a_mouse_has_electrodes_of_its_own(tmp_path: Path) -> None:
+    signal = microvolts(1, 2, 64)
+    with pytest.raises(
+        BergerError,
+        match=r"no embedding and no position for EEG_P, EMG; .* as model\.electrodes\.$",
+    ):
+        small().forward_features(signal, ["EEG_P", "EMG"])
+    model = small(electrodes=("EEG_F", "EEG_P", "EMG"))
+    assert model.encoder.electrodes.weight.shape[0] == 3
+    assert model.reconstructor.electrodes.weight.shape[0] == 3
+    assert model.places(["EMG", "EEG_P"]) == [2, 1]
+    tokens = model.forward_features(signal, ["EEG_P", "EMG"]).tokens
+    swapped = model.forward_features(signal.flip(1), ["EMG", "EEG_P"]).tokens
+    torch.testing.assert_close(tokens, swapped)
+    model.save_checkpoint(tmp_path / "checkpoint")
+    loaded = load_checkpoint(tmp_path / "checkpoint")
+    assert torch.equal(loaded.forward_features(signal, ["EEG_P", "EMG"]).tokens, tokens)
+    with pytest.raises(BergerError, match=r"for Cz, only for EEG_F, EEG_P, EMG; prepare"):
+        model.forward_features(signal, ["EEG_P", "Cz"])
+    with pytest.raises(BergerError, match="named twice"):
+        model.forward_features(signal, ["EMG", "EMG"])
+    with pytest.raises(ValueError, match="one is named twice"):
+        small(electrodes=("EMG", "EMG"))
+    with pytest.raises(ValueError, match="have no place in space"):
+        small(electrodes=("EMG",), unknown_electrodes="nearest")
 
 
 def test_the_nearest_is_the_nearest() -> None:

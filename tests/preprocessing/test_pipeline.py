@@ -166,6 +166,28 @@ def test_amplitude_splits_into_stretches_of_a_second_at_least():
     )
 
 
+@pytest.mark.parametrize("sfreq", [200, 256])
+@pytest.mark.parametrize("frequency", [5.0, 40.0, 70.0])
+def test_upsampling_gives_what_a_faster_device_had_recorded(sfreq, frequency):
+    config = PreprocessingConfig(sfreq=sfreq, highpass=None, upsample=True)
+    result = preprocess(record(sinusoid(frequency, 160), 160), config)
+    expected = sinusoid(frequency, sfreq)
+    ends = slice(2 * sfreq, -2 * sfreq)
+    assert result.recording.signal.shape[1] == len(expected)
+    assert np.abs(result.recording.signal[0] - expected)[ends].max() < 0.001 * 20
+    assert any("Resampled from 160" in sentence for sentence in result.history)
+
+
+def test_upsampling_adds_no_frequencies():
+    noise = np.random.default_rng(0).normal(0, 10, (1, 160 * 60))
+    config = PreprocessingConfig(sfreq=256, highpass=None, upsample=True)
+    signal = preprocess(record(noise, 160), config).recording.signal[0, 512:-512]
+    power = np.abs(np.fft.rfft(signal * np.hanning(len(signal)))) ** 2
+    frequencies = np.fft.rfftfreq(len(signal), 1 / 256)
+    beyond = power[frequencies > 80].mean() / power[frequencies < 70].mean()
+    assert 10 * np.log10(beyond) < -50
+
+
 # --- What is refused ---------------------------------------------------------------------
 
 
@@ -173,6 +195,8 @@ def test_amplitude_splits_into_stretches_of_a_second_at_least():
     ("sfreq", "seconds", "options", "message"),
     [
         (125, 60, {}, r"S1\.edf: was sampled at 125 Hz and would be upsampled to 200 Hz"),
+        (160, 60, {}, r"below half of that, or upsample: true, which the low-pass of 75 Hz allows"),
+        (125, 60, {"upsample": True}, r"125 Hz and would be upsampled .* below half of that\.$"),
         (128, 30, {"sfreq": 128, "lowpass": 63.9, "highpass": None}, r"the 33\.\d s of the filter"),
         (200, 8, {}, r"lasts 8\.0 s, less than the 11\.0 s of the filter"),
         (200, 60, {"min_duration": 61.0}, r"lasts 60\.0 s, less than min_duration, 61 s"),

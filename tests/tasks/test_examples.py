@@ -85,12 +85,20 @@ def people_and_diagnoses(folder: Path) -> None:
     (folder / "diagnoses.csv").write_text("\n".join(rows) + "\n")
 
 
+def people_and_days(folder: Path) -> None:
+    """Write two people on three days each, with a cue every 5 s."""
+    for person, day in itertools.product((1, 2), (1, 2, 3)):
+        cues = [Annotation(5 * i, 4, ["left", "right"][i % 2]) for i in range(4)]
+        record(folder / f"P{person}_day{day}.edf", 22, cues)
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "events": bids_root,
     "hypnogram": nights,
     "participants": bids_root,
     "regression": people_and_vigilance,
     "table": people_and_diagnoses,
+    "within-subject": people_and_days,
 }
 
 
@@ -141,6 +149,9 @@ def test_the_windows_of_the_examples(
         assert windows.table["label"].between(0, 1).all()
         assert task.target is not None
         assert task.target.name == "vigilance"
+    elif name == "within-subject":
+        assert counts == {"left": 12, "right": 12}
+        assert set(windows.table["subject"]) == {"P1", "P2"}
     else:
         assert counts == {"healthy": 6, "dementia": 12}
 
@@ -150,7 +161,13 @@ def test_the_splits_of_the_examples(
 ) -> None:
     name, task, windows, recordings = cut
     used = recordings[recordings["recording"].isin(windows.table["recording"])]
-    folds = task.folds([*used["subject"]], [*used["site"]], validation_share=0.25, seed=0)
+    folds = task.folds(
+        [*used["subject"]],
+        [*used["site"]],
+        recordings=[*used["recording"]],
+        validation_share=0.25,
+        seed=0,
+    )
     sizes = [(len(fold.train), len(fold.validation), len(fold.test)) for fold in folds]
     assert (
         sizes
@@ -160,6 +177,7 @@ def test_the_splits_of_the_examples(
             "participants": [(2, 1, 2), (2, 1, 2), (3, 1, 1)],
             "regression": [(1, 1, 1)] * 3,
             "table": [(3, 1, 2)],
+            "within-subject": [(1, 1, 1)] * 6,
         }[name]
     )
 

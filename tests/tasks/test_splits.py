@@ -16,6 +16,7 @@ from berger.tasks.splits import (
     KFold,
     LeaveOneSiteOut,
     LeaveOneSubjectOut,
+    RecordingWithinSubject,
     Split,
     folds,
 )
@@ -50,6 +51,59 @@ def test_people_never_cross_and_everybody_is_tested_once(
         assert all(parts)
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(at)
     assert sorted(subject for fold in found for subject in fold.test) == sorted(at)
+
+
+def within(subjects: dict[str, str], seed: int = 0) -> list[Fold]:
+    return folds(
+        RecordingWithinSubject(by="recording within subject"),
+        [*subjects.values()],
+        [None] * len(subjects),
+        recordings=[*subjects],
+        n_folds=3,
+        validation_share=0.3,
+        seed=seed,
+    )
+
+
+@given(
+    counts=st.dictionaries(st.text("abc", min_size=1), st.integers(3, 6), min_size=1, max_size=4),
+    seed=st.integers(0, 9),
+)
+def test_within_subjects_no_recording_crosses_and_each_is_tested_once(
+    counts: dict[str, int], seed: int
+) -> None:
+    subjects = {f"{who}/{n}": who for who, several in counts.items() for n in range(several)}
+    found = within(subjects, seed)
+    for fold in found:
+        assert fold.unit == "recording"
+        assert fold.tested_people == (fold.within,)
+        parts = [set(fold.train), set(fold.validation), set(fold.test)]
+        assert all(parts)
+        own = {recording for recording, who in subjects.items() if who == fold.within}
+        assert set().union(*parts) == own
+        assert sum(map(len, parts)) == len(own)
+    for part in ("test", "validation"):
+        named = [recording for fold in found for recording in getattr(fold, part)]
+        assert sorted(named) == sorted(subjects)
+    first = min(counts)
+    alone = {recording: who for recording, who in subjects.items() if who == first}
+    assert within(alone, seed) == [fold for fold in found if fold.within == first]
+
+
+def test_the_seed_decides_which_recording_is_chosen_by() -> None:
+    subjects = dict.fromkeys("abcd", "p")
+    assert within(subjects, 0) == within(subjects, 0)
+    assert len({tuple(within(subjects, seed)) for seed in range(9)}) > 1
+
+
+def test_too_few_recordings_of_a_person() -> None:
+    subjects = dict.fromkeys("abc", "p") | dict.fromkeys("de", "q")
+    with pytest.raises(
+        BergerError, match=r"^q has 2 recordings with windows, but within a subject"
+    ):
+        within(subjects)
+    with pytest.raises(BergerError, match=r"^q has 2 .* \(and 1 others have too few\)"):
+        within(subjects | {"f": "r"})
 
 
 def test_the_sizes_of_what_is_left_out() -> None:

@@ -256,3 +256,103 @@ def test_overlapping_labels_are_refused(tmp_path: Path) -> None:
     prepare([tmp_path / "raw"], tmp_path / "corpus", config, progress=False)
     with pytest.raises(BergerError, match="labelled annotations overlap at 7 s"):
         labelled_windows(task_of(labels=BY_MARK), open_corpus(tmp_path / "corpus"))
+
+
+# sleep stages and published results
+
+HYPNOGRAM = {"from": "hypnogram"}
+
+
+def staged(**classes: str) -> dict[str, object]:
+    return HYPNOGRAM | {"classes": classes}
+
+
+@pytest.mark.parametrize(
+    ("labels", "rows"),
+    [
+        (HYPNOGRAM, ("W", "R", "N1", "N2", "N3")),
+        (staged(a="NREM", b="WAKE", c="REM"), ("WAKE", "REM", "NREM")),
+        (staged(a="light", b="W", c="deep"), ("light", "W", "deep")),
+        (BY_NAME, ()),
+        (BY_NAME | {"classes": {"a": "W", "b": "REM"}}, ()),
+    ],
+)
+def test_labels_from_hypnograms_are_sleep_stages_and_others_are_not(
+    labels: dict[str, object], rows: tuple[str, ...]
+) -> None:
+    assert task_of(labels=labels).hypnogram == rows
+
+
+def test_stages_make_other_labels_sleep_stages() -> None:
+    classes = {"classes": {"a": "REM", "b": "WAKE"}}
+    assert task_of(labels=BY_NAME | classes, sleep_stages=["WAKE", "REM"]).hypnogram == (
+        "WAKE",
+        "REM",
+    )
+    own = staged(a="light", b="W", c="deep")
+    assert task_of(labels=own, sleep_stages=["W", "light", "deep"]).hypnogram == (
+        "W",
+        "light",
+        "deep",
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"sleep_stages": ["A"]}, "sleep_stages must name each class once"),
+        ({"sleep_stages": ["A", "B", "B"]}, "sleep_stages must name each class once"),
+        (
+            {
+                "sleep_stages": ["L", "R"],
+                "labels": BY_MARK,
+                "window": {"from": "event", "tmin": 0, "tmax": 2},
+            },
+            "sleep_stages belong to windows that follow each other",
+        ),
+    ],
+)
+def test_stages_that_do_not_fit_are_refused(fields: dict[str, object], complaint: str) -> None:
+    if "window" in fields:
+        fields = {**fields, "window_seconds": 2}
+    with pytest.raises(BergerError, match=complaint):
+        task_of(**fields)
+
+
+PUBLISHED: dict[str, object] = {
+    "model": "theirs",
+    "metric": "kappa",
+    "value": 0.5,
+    "split": "100 people against 25",
+    "source": "Somebody 2020, Table 3",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"value": 64.4}, "kappa cannot be 64.4; give a share of 1, not a percentage"),
+        ({"value": -0.1, "metric": "auroc"}, "auroc cannot be -0.1"),
+        ({"value": float("nan")}, "value"),
+        ({"metric": "accuracy"}, "metric"),
+        ({"metric": "rmse"}, "rmse of theirs is no score of a classification"),
+        ({"spread": -0.1}, "spread"),
+        ({"split": ""}, "split"),
+        ({"source": ""}, "source"),
+        ({"sauce": "Table 3"}, "sauce"),
+    ],
+)
+def test_a_published_result_that_cannot_be_is_refused(
+    changes: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(BergerError, match=complaint):
+        task_of(published=[PUBLISHED | changes])
+
+
+def test_a_published_error_has_the_unit_of_its_target() -> None:
+    labels = {"from": "table", "table": "t.csv", "subject": "who", "column": "age"}
+    result = PUBLISHED | {"metric": "rmse", "value": 12.5, "spread": 0.5}
+    (published,) = task_of(labels=labels, kind="regression", published=[result]).published
+    assert (published.value, published.spread, published.kind) == (12.5, 0.5, "regression")
+    with pytest.raises(BergerError, match="kappa of theirs is no score of a regression"):
+        task_of(labels=labels, kind="regression", published=[PUBLISHED])

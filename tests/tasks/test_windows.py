@@ -11,7 +11,7 @@ from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import Annotation
-from berger.tasks import cut_windows, preparation
+from berger.tasks import LabelledWindows, cut_windows, preparation
 from tests.tasks.made import SFREQ, prepared, record, task_in
 
 CLASSES = {"left": "L", "right": "R", "rest": None}
@@ -203,3 +203,33 @@ def test_the_channels_of_the_task(corpus: Corpus, tmp_path: Path) -> None:
     assert preparation(task, PreprocessingConfig()).ch_names == ("Cz",)
     other = prepared(Path(corpus.folder).parent / "raw", tmp_path / "corpus", ch_names=["Cz"])
     assert len(cut_windows(task, other).table) == 4
+
+
+def test_people_with_few_recordings_are_left_out_of_a_split_within_subjects(tmp_path: Path) -> None:
+    cues = [Annotation(5, 2, "a"), Annotation(10, 2, "b")]
+    (tmp_path / "raw").mkdir()
+    for name in ("P1_1", "P1_2", "P1_3", "P2_1"):
+        record(tmp_path / "raw" / f"{name}.edf", 20, cues)
+    fields = {"subject_pattern": r"(?P<subject>P\d)_"}
+    corpus = prepared(tmp_path / "raw", tmp_path / "corpus", **fields)
+    labels = {"from": "annotations", "classes": {"a": "a", "b": "b"}}
+
+    def cut(split: dict[str, object]) -> LabelledWindows:
+        return cut_windows(task_in(tmp_path, labels, split=split, **fields), corpus)
+
+    within = {"by": "recording within subject"}
+    assert set(cut(within).table["subject"]) == {"P1", "P2"}
+    found = cut(within | {"incomplete": True})
+    assert set(found.table["subject"]) == {"P1"}
+    (row,) = found.left_out[found.left_out["n_windows"] > 0].to_dict("records")
+    assert (row["recording"], row["n_windows"]) == ("raw/P2_1.edf", 2)
+    assert row["reason"] == "its person has fewer than 3 recordings to be tested within"
+    alone = prepared(tmp_path / "raw" / "P2_1.edf", tmp_path / "alone", **fields)
+    with pytest.raises(BergerError, match="nobody has 3 recordings with windows"):
+        cut_windows(task_in(tmp_path, labels, split=within | {"incomplete": True}, **fields), alone)
+
+
+def test_a_label_of_a_person_cannot_be_learned_within_him(tmp_path: Path) -> None:
+    labels = {"from": "participants", "column": "group", "classes": {"a": "a", "b": "b"}}
+    with pytest.raises(BergerError, match="nothing can be learned within a subject"):
+        task_in(tmp_path, labels, split={"by": "recording within subject"})

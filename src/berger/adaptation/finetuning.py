@@ -3,17 +3,18 @@
 ::
 
     epoch 0 … unfreeze − 1     encoders frozen, in evaluation mode; only what is new is trained
-    epoch unfreeze …           everything is trained
+    epoch unfreeze …           everything is trained; or one depth after another, from the last to
+                               the first, every `unfreeze_every` epochs
     after every epoch          loss on the validation windows: may lower the learning rate or end
                                it all, and decides which epoch's weights are kept
 
-docs/decisions/0020-fine-tuning.md.
+docs/decisions/0020-fine-tuning.md, docs/decisions/0025-strategies.md.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -43,6 +44,9 @@ class FineTuningConfig(Config):
         Passes over the training windows.
     unfreeze : int, optional
         Epoch, counted from 0, from which the pretrained encoders are trained too; None: never.
+    unfreeze_every : int, optional
+        From then on one depth of the encoders is trained more after every so many epochs, from the
+        last to the first; None: all at once.
     batch_size : int
     optimizer : {"adam", "adamw"}
         Adam is AMSGrad.
@@ -73,6 +77,7 @@ class FineTuningConfig(Config):
 
     epochs: int = Field(100, ge=1)
     unfreeze: int | None = Field(1, ge=0)
+    unfreeze_every: int | None = Field(None, ge=1)
     batch_size: int = Field(64, ge=1)
     optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = Field(1e-3, gt=0)
@@ -95,12 +100,24 @@ class FineTuningConfig(Config):
     def _rises(self) -> Self:
         if self.schedule == "one-cycle" and not self.warmup:
             raise ValueError("one-cycle needs a warmup in which to rise")
+        if self.unfreeze_every is not None and self.stays_frozen:
+            raise ValueError(
+                "unfreeze_every begins at unfreeze; set that to an epoch before epochs"
+            )
         return self
 
     @property
     def stays_frozen(self) -> bool:
         """Whether the pretrained encoders are never trained."""
         return self.unfreeze is None or self.unfreeze >= self.epochs
+
+    def n_released(self, n_depths: int, epoch: int) -> int:
+        """Return how many depths of an encoder, counted from the last, are trained in an epoch."""
+        if self.unfreeze is None or epoch < self.unfreeze:
+            return 0
+        if self.unfreeze_every is None:
+            return n_depths
+        return min(n_depths, 1 + (epoch - self.unfreeze) // self.unfreeze_every)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,15 +182,20 @@ def trained_groups(model: nn.Module, config: FineTuningConfig) -> list[list[nn.P
     -------
     list of list of nn.Parameter
         Last what is new: all that lies outside the encoders. What the features of an encoder do
-        not depend on, such as a decoder, is in no group.
+        not depend on, such as a decoder, is in no group, nor is what asks for no gradient.
     """
-    encoders = [*_encoders(model)]
+    encoders = pretrained_parts(model)
     inside = {parameter for encoder in encoders for parameter in encoder.parameters()}
     new = [parameter for parameter in model.parameters() if parameter not in inside]
-    if config.stays_frozen:
-        return [new]
+    depths = _depths(encoders)
+    released = depths[len(depths) - config.n_released(len(depths), config.epochs - 1) :]
+    return [[value for value in group if value.requires_grad] for group in (*released, new)]
+
+
+def _depths(encoders: Sequence[Encoder]) -> list[list[nn.Parameter]]:
+    """Return the parameters of encoders side by side, from the input on."""
     depths = zip(*(encoder.depth_groups() for encoder in encoders), strict=True)
-    return [*([parameter for part in parts for parameter in part] for parts in depths), new]
+    return [[parameter for part in parts for parameter in part] for parts in depths]
 
 
 def count_trained(model: nn.Module, config: FineTuningConfig) -> int:
@@ -181,13 +203,13 @@ def count_trained(model: nn.Module, config: FineTuningConfig) -> int:
     return sum(value.numel() for group in trained_groups(model, config) for value in group)
 
 
-def _encoders(module: nn.Module) -> Iterator[Encoder]:
-    """Yield the outermost encoders inside a model."""
-    for part in module.children():
-        if isinstance(part, Encoder):
-            yield part
-        else:
-            yield from _encoders(part)
+def pretrained_parts(module: nn.Module) -> list[Encoder]:
+    """Return the outermost encoders inside a model."""
+    return [
+        encoder
+        for part in module.children()
+        for encoder in ([part] if isinstance(part, Encoder) else pretrained_parts(part))
+    ]
 
 
 def build_optimizer(model: nn.Module, config: FineTuningConfig) -> Optimizer:
@@ -236,7 +258,8 @@ def fine_tune(
     ----------
     model : nn.Module
         Maps a signal (batch, n_chans, n_times) in µV to logits (batch, n_classes) or, for
-        regression, to values (batch, 1). Its `Encoder` modules are what is pretrained.
+        regression, to values (batch, 1). Its `Encoder` modules are what is pretrained; what asks
+        for no gradient in them is never trained.
     train, validation : Labelled
         Without validation windows the weights of the last epoch are kept and the learning rate
         stays.
@@ -257,7 +280,9 @@ def fine_tune(
     """
     device = next(model.parameters()).device
     loss_of = _loss(train, config)
-    encoders = [*_encoders(model)]
+    encoders = pretrained_parts(model)
+    depths = _depths(encoders)
+    trainable = {value for value in model.parameters() if value.requires_grad}
     optimizer = build_optimizer(model, config)
     trained = [value for group in optimizer.param_groups for value in group["params"]]
     steps = config.epochs * len(train.batches(config.batch_size, seed))
@@ -269,10 +294,8 @@ def fine_tune(
     history = []
     bar = tqdm(range(n_epochs), unit="epoch", disable=quiet)
     for epoch in bar:
-        frozen = config.unfreeze is None or epoch < config.unfreeze
         model.train()
-        for encoder in encoders:
-            encoder.train(not frozen).requires_grad_(not frozen)
+        _release(encoders, depths, config.n_released(len(depths), epoch), trainable)
         total = 0.0
         for indices in train.batches(config.batch_size, seed, epoch):
             batch, targets = train.batch(indices, device)
@@ -315,8 +338,40 @@ def fine_tune(
             break
     if kept is not None:
         model.load_state_dict(kept)
-    model.requires_grad_(True).eval()
+    for value in trainable:
+        value.requires_grad_(True)
+    model.eval()
     return FineTuned(best_epoch, history)
+
+
+def _release(
+    encoders: Sequence[Encoder],
+    depths: Sequence[Sequence[nn.Parameter]],
+    n_released: int,
+    trainable: Set[nn.Parameter],
+) -> None:
+    """Let the last so many depths of encoders be trained; the others stay as they are."""
+    for encoder in encoders:
+        encoder.requires_grad_(False)
+    for group in depths[len(depths) - n_released :]:
+        for value in group:
+            value.requires_grad_(value in trainable)
+    needed = {value for group in depths for value in group}
+    for encoder in encoders:
+        _set_modes(encoder, needed, False)
+
+
+def _set_modes(module: nn.Module, needed: Set[nn.Parameter], training: bool) -> None:
+    """Put into training mode what is trained as a whole, with the dropout that belongs to it.
+
+    In evaluation mode batch norms leave their statistics alone, so that what is frozen is so
+    bit for bit.
+    """
+    if own := [value for value in module.parameters() if value in needed]:
+        training = all(value.requires_grad for value in own)
+    module.training = training
+    for part in module.children():
+        _set_modes(part, needed, training)
 
 
 @torch.inference_mode()

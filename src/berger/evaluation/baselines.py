@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +82,7 @@ def learn_baseline(
     training: FineTuningConfig,
     seed: int,
     device: torch.device | str = "cpu",
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
     quiet: bool = True,
 ) -> Learn:
     """Return a baseline in the form that the protocol runs.
@@ -101,6 +102,8 @@ def learn_baseline(
         Of their random weights and of the order of windows.
     device : torch.device or str
         Where they are trained.
+    tell : callable, optional
+        Called with each line of the log of their training.
     quiet : bool
         No progress bar.
 
@@ -112,7 +115,9 @@ def learn_baseline(
     windows = question.windows
     if name in NETWORKS:
         build = partial(build_network, name)
-        return learn_network(build, question, training, seed=seed, device=device, quiet=quiet)
+        return learn_network(
+            build, question, training, seed=seed, device=device, tell=tell, quiet=quiet
+        )
     if name == BAND_POWER:
         power = band_power_features(windows, common_electrodes(windows))
         return learn_linear(question, lambda train: power, penalties)

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,9 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from berger.adaptation.probe import embed_windows
 from berger.assembling import pretrain_experts
-from berger.corpus import open_corpus
 from berger.errors import BergerError
 from berger.evaluation.baselines import learn_baseline
 from berger.evaluation.decoding import (
@@ -31,11 +29,13 @@ from berger.evaluation.decoding import (
     TaskWindows,
     build_strategy,
     check_preparation,
-    read_task,
 )
-from berger.evaluation.networks import NETWORKS
 from berger.evaluation.plan import Cell, ModelSource, Plan, read_plan
 from berger.evaluation.protocol import Array, Learn, Mask, run_folds
+from berger.evaluation.published import learn_published, network_of
+from berger.evaluation.seen import Known, knows_people
+from berger.evaluation.strategies import FrozenProbe
+from berger.evaluation.transfer import TransferWindows, own_names, read_windows
 from berger.files import write_json, written_whole
 from berger.models import MODELS, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
@@ -69,15 +69,20 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         folder = plan.pretraining_folder(cell)
         source = plan.config.models[cell.model]
         assert source.pretraining is not None
-        read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
-        _check_people(plan, cell, read)
+        if plan.fold_of(cell).within is not None:
+            raise BergerError(
+                f"{cell.model} is pretrained on other people in each fold, but {cell.task} is "
+                "tested within subject, where there are none; give a checkpoint or fresh weights."
+            )
+        corpora = plan.corpora_of(cell)
+        _check_people(plan, cell, task_windows(plan.out, cell.task, corpora))
         several = source.pretraining.experts > 1
         train, begun = (pretrain_experts, CONFIG_FILE) if several else (pretrain, STATE_FILE)
         train(
             source.pretraining.model_copy(update={"seed": cell.seed}),
-            plan.corpus_of(cell),
+            corpora[0],  # of a transfer: of the task that is learned
             folder,
-            subjects=plan.fold_of(cell).train,
+            subjects=own_names(plan.config.transfer(cell.task), plan.fold_of(cell).train),
             resume=(folder / begun).is_file(),
             device=piece.device,
             quiet=True,
@@ -87,19 +92,21 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
 
 
 def embed_for(piece: Piece) -> tuple[Piece, str]:
-    """Write the features that a frozen probe reads; return why not, if it failed."""
+    """Write the features that a probe reads; return why not, if it failed."""
 
     def work(plan: Plan, cell: Cell) -> None:
-        read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
+        read = task_windows(plan.out, cell.task, plan.corpora_of(cell))
         encoder, _ = _encoder_for(plan, cell, read)
         method = plan.config.adaptations[cell.adaptation]
         question, _ = read.align(read.ask(encoder.contract, method), quiet=True)
-        features = embed_windows(
+        features = FrozenProbe(
             encoder.to(compute_device(piece.device)),
-            question.windows,
+            question,
             method.pooling,
+            method.penalties,
             batch_size=method.batch_size,
-        )
+            quiet=True,
+        ).features
         with written_whole(plan.features_file(cell)) as temporary, temporary.open("wb") as file:
             np.save(file, features, allow_pickle=False)
 
@@ -155,29 +162,47 @@ def read_cell(out: Path, cell: Cell) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def task_windows(out: Path, task: str, corpus: str) -> TaskWindows:
-    """Read the labelled windows of a task; kept for the next cell of this process."""
-    return read_task(read_plan(out).tasks[task], open_corpus(corpus, progress=False))
+def task_windows(out: Path, task: str, corpora: tuple[str, ...]) -> TaskWindows | TransferWindows:
+    """Read the labelled windows of a task or a transfer; kept for the next cell of this process."""
+    plan = read_plan(out)
+    return read_windows(plan.config, plan.tasks, task, corpora)
 
 
-@lru_cache(maxsize=2)
-def _baseline(out: Path, task: str, corpus: str, name: str, seed: int, device: Device) -> Learn:
-    """Return a baseline, whose features of all windows are kept for the next fold."""
+def _baseline(
+    out: Path,
+    task: str,
+    corpora: tuple[str, ...],
+    name: str,
+    seed: int,
+    device: Device,
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
+) -> tuple[Learn, dict[str, Any]]:
+    """Return a baseline and facts for its cells."""
     config = read_plan(out).config
-    read = task_windows(out, task, corpus)
-    return learn_baseline(
-        name,
-        read.ask(InputContract(sfreq=read.corpus.manifest.preprocessing.sfreq)),
-        penalties=config.penalties,
-        training=config.network_training,
-        seed=seed,
-        device=compute_device(device),
-    )
+    read = task_windows(out, task, corpora)
+    question = read.ask(InputContract(sfreq=read.corpora[0].manifest.preprocessing.sfreq))
+    how: dict[str, Any] = {
+        "penalties": config.penalties,
+        "training": config.network_training,
+        "seed": seed,
+        "device": compute_device(device),
+        "tell": tell,
+    }
+    if name in config.published:
+        own, adaptation = config.published[name]
+        model = config.published_models[own]
+        learn, weights = learn_published(network_of(own, model), model, adaptation, question, **how)
+        return learn, {"weights": weights}
+    return learn_baseline(name, question, **how), {}
+
+
+_kept_baseline = lru_cache(maxsize=2)(_baseline)
+"""A baseline, whose features of all windows are kept for the next fold."""
 
 
 def forget() -> None:
     """Read anew what this process has kept of evaluations."""
-    for kept in (read_plan, task_windows, _baseline):
+    for kept in (read_plan, task_windows, _kept_baseline):
         kept.cache_clear()
 
 
@@ -199,22 +224,30 @@ def _predict(
     plan: Plan, cell: Cell, device: Device, facts: dict[str, Any], lines: list[dict[str, Any]]
 ) -> pd.DataFrame:
     """Go through the protocol for one fold; what becomes known on the way goes into `facts`."""
-    read = task_windows(plan.out, cell.task, plan.corpus_of(cell))
+    corpora = plan.corpora_of(cell)
+    read = task_windows(plan.out, cell.task, corpora)
     _check_people(plan, cell, read)
     fold = plan.fold_of(cell)
+    own = partial(own_names, plan.config.transfer(cell.task))
     seen: set[str] = set()
+    known: Known = "nobody"
     if cell.is_baseline:
-        # only networks have random weights; what others have worked out serves every seed
-        seed = cell.seed if cell.model in NETWORKS else plan.config.seeds[0]
-        corpus = plan.corpus_of(cell)
-        learn = _baseline(plan.out, cell.task, corpus, cell.model, seed, device)
+        which = (plan.out, cell.task, corpora, cell.model)
+        if cell.model in plan.config.seeded:
+            learn, more = _baseline(*which, cell.seed, device, lines.append)
+        else:  # without random weights: what they have worked out serves every seed
+            learn, more = _kept_baseline(*which, plan.config.seeds[0], device)
+        facts |= more
+        known = "unknown" if cell.model in plan.config.published else "nobody"
         strategy = None
     else:
         encoder, seen = _encoder_for(plan, cell, read)
+        if plan.config.models[cell.model].kind != "fresh":
+            known = "known" if knows_people(encoder.provenance) else "unknown"
         method = plan.config.adaptations[cell.adaptation]
         question = read.ask(encoder.contract, method)
         features = None
-        if method.strategy == "frozen probe":
+        if method.is_probe:
             features = np.load(plan.features_file(cell), allow_pickle=False)
         else:
             question, _ = read.align(question, quiet=True)
@@ -230,38 +263,65 @@ def _predict(
         learn = strategy.learn
 
     def noting(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
+        facts["n_windows"] = {"train": int(train.sum()), "validation": int(validation.sum())}
         answer, choice = learn(train, validation)
 
         def answer_once(test: Mask) -> Array:
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            facts["test_read"] = {"at": now, "people": [*fold.test], "n_windows": int(test.sum())}
+            facts["test_read"] = {
+                "at": now,
+                "people": own(fold.tested_people),
+                "n_windows": int(test.sum()),
+            }
+            if fold.within is not None:
+                facts["test_read"]["recordings"] = [*fold.test]
             return answer(test)
 
         return answer_once, choice
 
-    tested = run_folds(cell.title, read.table, plan.tasks[cell.task].classes, [fold], noting)
+    tested = run_folds(
+        cell.title,
+        read.table,
+        plan.tasks[cell.task].classes,
+        [fold],
+        noting,
+        shots=plan.config.shots(cell.task),
+        seed=cell.seed,
+    )
     facts |= {
         "choice": tested.choices[0],
         "n_trained": None if strategy is None else strategy.n_trained,
-        "seen_in_pretraining": sorted(seen & {*fold.test}),
+        "seen_in_pretraining": own(sorted(seen & {*fold.tested_people})),
+        "pretraining_people": known,
     }
-    predictions = read.in_seconds(tested.predictions.drop(columns=["model", "fold"]))
-    return predictions.assign(seen_in_pretraining=predictions["subject"].isin(seen))
+    predictions = tested.predictions.drop(columns=["model", "fold"])
+    predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
+    return read.in_seconds(predictions)
 
 
-def _check_people(plan: Plan, cell: Cell, read: TaskWindows) -> None:
-    """Raise BergerError unless a corpus has windows of the very people that the folds are of."""
+def _check_people(plan: Plan, cell: Cell, read: TaskWindows | TransferWindows) -> None:
+    """Raise BergerError unless a corpus has windows of the very people that the folds are of.
+
+    And of the very recordings, if the folds are within subjects.
+    """
     expected, found = set(plan.people[cell.task]), set(read.subjects)
+    if expected == found and plan.fold_of(cell).within is not None:
+        folds = plan.folds[cell.task][cell.seed]
+        expected = {recording for fold in folds for recording in fold.test}
+        found = set(read.table["recording"])
     if expected != found:
         one = min(expected ^ found)
+        where = " or ".join(plan.corpora_of(cell))
         raise BergerError(
-            f"{plan.corpus_of(cell)}: {'lacks' if one in expected else 'also has'} windows of "
+            f"{where}: {'lacks' if one in expected else 'also has'} windows of "
             f"{one}, unlike the corpus that the folds of {cell.task} were made from; models are "
             "compared on the same people, so that both must be prepared from the same recordings."
         )
 
 
-def _encoder_for(plan: Plan, cell: Cell, read: TaskWindows) -> tuple[Encoder, set[str]]:
+def _encoder_for(
+    plan: Plan, cell: Cell, read: TaskWindows | TransferWindows
+) -> tuple[Encoder, set[str]]:
     """Return a cell's encoder before it is adapted, and whom its pretraining has seen.
 
     Raises
@@ -280,13 +340,15 @@ def _encoder_for(plan: Plan, cell: Cell, read: TaskWindows) -> tuple[Encoder, se
         torch.manual_seed(cell.seed)
         encoder = build_encoder(MODELS[str(source.model)], fresh_contract(source))
     adapter = plan.config.adaptations[cell.adaptation].adapter
-    check_preparation(encoder, adapter, read.corpus, plan.corpus_of(cell))
+    for corpus in read.corpora:
+        check_preparation(encoder, adapter, corpus, corpus.folder)
     seen = read.seen_by(encoder)
-    tested = seen & {person for fold in folds for person in fold.test}
+    tested = seen & {person for fold in folds for person in fold.tested_people}
     if tested and cell.model not in plan.config.allow_seen:
+        (own_name,) = own_names(plan.config.transfer(cell.task), [min(tested)])
         more = f" and {len(tested) - 1} others" if len(tested) > 1 else ""
         raise BergerError(
-            f"the pretraining of {cell.model} has seen {min(tested)}{more} of the people that "
+            f"the pretraining of {cell.model} has seen {own_name}{more} of the people that "
             f"{cell.task} tests on; evaluate it on others, or name it under allow_seen, and every "
             "table will mark it."
         )

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -19,6 +20,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from berger.adaptation.alignment import align
 from berger.adaptation.finetuning import FineTuningConfig
+from berger.adaptation.low_rank import LowRankConfig, require_peft
 from berger.configuration import Config
 from berger.corpus import Corpus, PreparationSummary, WindowDataset, open_corpus, prepare
 from berger.errors import BergerError
@@ -31,7 +33,9 @@ from berger.evaluation.baselines import (
     check_installed,
     learn_baseline,
 )
+from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.protocol import Fold, class_numbers, run_folds, summarise
+from berger.evaluation.seen import Known, knows_people, people_seen
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
 from berger.models import (
@@ -46,16 +50,22 @@ from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.models.heads import HeadConfig, LinearHeadConfig, Pooling, check_pooling
 from berger.preprocessing import PreprocessingConfig
-from berger.pretraining import CONFIG_FILE, RECORD_FILE, file_marks
+from berger.pretraining import CONFIG_FILE, RECORD_FILE
 from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
 from berger.training.loop import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 PROBE: Final = "frozen probe"
+RIDGE_PROBE: Final = "ridge probe"
+LOW_RANK: Final = "low-rank"
 FINE_TUNED: Final = "fine-tuned"
 CONV_PROBE: Final = "conv-linear probe"
 FROZEN: Final = "frozen encoder"
+UNKNOWN_PEOPLE: Final = (
+    "The checkpoint does not say whose recordings it was pretrained on; people who are tested may "
+    "be among them."
+)
 
 
 class AdaptationMethod(Config):
@@ -63,10 +73,14 @@ class AdaptationMethod(Config):
 
     Attributes
     ----------
-    strategy : {"frozen probe", "fine-tuning"}
-        The encoder stays as it is and a logistic regression reads its features; or encoder and a
-        new head are trained together.
+    strategy : {"frozen probe", "ridge probe", "fine-tuning"}
+        The encoder stays as it is and a logistic regression reads its features; or a ridge
+        regression reads them, in closed form (values are always read by one); or encoder and a new
+        head are trained together.
     fine_tuning : FineTuningConfig
+    low_rank : LowRankConfig, optional
+        Layers of low rank that are trained inside an encoder that is fine-tuned, in place of its
+        own weights, and are part of these in the end.
     adapter : AdapterConfig
         What is trained in front of an encoder that is fine-tuned, so that recordings of another
         montage or rate can be read; by default nothing.
@@ -86,8 +100,9 @@ class AdaptationMethod(Config):
         Windows that the encoder sees at once; on a processor few are faster than many.
     """
 
-    strategy: Literal["frozen probe", "fine-tuning"] = "frozen probe"
+    strategy: Literal["frozen probe", "ridge probe", "fine-tuning"] = "frozen probe"
     fine_tuning: FineTuningConfig = FineTuningConfig()
+    low_rank: LowRankConfig | None = None
     adapter: AdapterConfig = AdapterConfig()
     head: HeadConfig = LinearHeadConfig()
     mixture: MixtureConfig = MixtureConfig()
@@ -99,18 +114,30 @@ class AdaptationMethod(Config):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         check_pooling(self.head, self.pooling)
-        if self.strategy == "frozen probe" and (self.adapter.is_on or self.head.name != "linear"):
+        if self.is_probe and (self.adapter.is_on or self.head.name != "linear"):
             raise ValueError(
-                "a frozen probe has neither adapter nor another head; set strategy to fine-tuning "
-                "and, for an encoder that stays frozen, fine_tuning.unfreeze to null"
+                f"a {self.strategy} has neither adapter nor another head; set strategy to "
+                "fine-tuning and, for an encoder that stays frozen, fine_tuning.unfreeze to null"
+            )
+        if self.low_rank is not None and (self.is_probe or self.fine_tuning.stays_frozen):
+            raise ValueError(
+                "low_rank is trained inside an encoder; set strategy to fine-tuning and "
+                "fine_tuning.unfreeze to the epoch from which it is trained"
             )
         return self
 
     @property
+    def is_probe(self) -> bool:
+        """Whether features are worked out once, and read by a regression."""
+        return self.strategy != "fine-tuning"
+
+    @property
     def model_name(self) -> str:
         """What the adapted model is called in tables."""
-        if self.strategy == "frozen probe":
-            return PROBE
+        if self.is_probe:
+            return PROBE if self.strategy == "frozen probe" else RIDGE_PROBE
+        if self.low_rank is not None:
+            return LOW_RANK
         if not self.fine_tuning.stays_frozen:
             return FINE_TUNED
         return CONV_PROBE if self.head.name == "steps" else FROZEN
@@ -129,14 +156,19 @@ class AdaptationConfig(AdaptationMethod):
         What is run beside it on the same folds, of `berger.evaluation.baselines.Baseline`.
     network_training : FineTuningConfig
         How EEGNet and ShallowConvNet are trained when they are among the baselines.
+    shots : int, optional
+        Few-shot: of the training people every model, baselines too, reads so many windows of each
+        class (of a regression: in all), and of the validation people as many. So does what is
+        fitted to everybody in the end.
     seed : int
-        Of folds, random weights and bootstrap.
+        Of folds, shots, random weights and bootstrap.
     """
 
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     baselines: tuple[Baseline, ...] = (BAND_POWER, RANDOM, CHANCE)
     network_training: FineTuningConfig = FineTuningConfig()
+    shots: int | None = Field(None, ge=1)
     seed: int = Field(0, ge=0)
 
 
@@ -170,6 +202,11 @@ class TaskWindows:
         """Everybody who has windows, sorted."""
         return tuple(sorted(set(self.table["subject"])))
 
+    @property
+    def corpora(self) -> tuple[Corpus, ...]:
+        """The corpus, where several may be asked for."""
+        return (self.corpus,)
+
     def folds(self, n_folds: int | None, validation_share: float, seed: int) -> list[Fold]:
         """Return the folds of the task's split; see `berger.tasks.TaskConfig.folds`."""
         used = self.corpus.recordings["recording"].isin(self.table["recording"])
@@ -177,10 +214,17 @@ class TaskWindows:
         return self.task.folds(
             [*rows["subject"]],
             [*rows["site"]],
+            recordings=[*rows["recording"]],
             n_folds=n_folds,
             validation_share=validation_share,
             seed=seed,
         )
+
+    def sites(self, folds: Sequence[Fold]) -> tuple[str, ...]:
+        """Return where the tested people of folds were recorded that leave sites out."""
+        rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
+        at = dict(zip(rows["subject"], rows["site"], strict=True))
+        return tuple(str(at[fold.test[0]]) for fold in folds)
 
     def ask(self, contract: InputContract, method: AdaptationMethod | None = None) -> Question:
         """Return the question for a model; signals are as recorded, aligned by nobody.
@@ -233,16 +277,8 @@ class TaskWindows:
         return predictions.assign(start=start)
 
     def seen_by(self, encoder: Encoder) -> set[str]:
-        """Return the people whom pretraining saw: by their name, or by a file of theirs."""
-        provenance = encoder.provenance
-        files = set(provenance.get("training_files", ()))
-        rows = self.corpus.recordings[self.corpus.recordings["status"] == "ok"]
-        by_file = rows["subject"][[name in files for name in file_marks(rows)]]
-        by_name = provenance.get("subjects", {}).get("train", ())
-        same_corpus = provenance.get("corpus", {}).get("id") == self.corpus.manifest.id
-        if same_corpus and "subjects" not in provenance:  # then it may have been anybody
-            return set(self.subjects)
-        return {*by_file, *by_name} & set(self.subjects)
+        """Return the people whom pretraining saw; see `berger.evaluation.seen.people_seen`."""
+        return people_seen(encoder.provenance, self.corpus) & set(self.subjects)
 
 
 def read_task(task: TaskConfig, corpus: Corpus) -> TaskWindows:
@@ -276,7 +312,7 @@ def adapt(
     quiet: bool = False,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> pd.DataFrame:
-    """Adapt a pretrained encoder to a task and test it, folds by person.
+    """Adapt a pretrained encoder to a task and test it, by the folds of the task's split.
 
     Parameters
     ----------
@@ -313,6 +349,8 @@ def adapt(
     if (out / RECORD_FILE).exists() or (out / STATE_FILE).exists():
         raise BergerError(f"{out}: holds a run already; choose another folder.")
     check_installed(config.baselines)
+    if config.low_rank is not None:
+        require_peft()
     place = compute_device(device)
     encoder = load_checkpoint(checkpoint)
     if not isinstance(encoder, Encoder) or encoder.is_adapted:
@@ -332,6 +370,12 @@ def adapt(
     folds = read.folds(config.n_folds, config.validation_share, config.seed)
     as_recorded = read.ask(encoder.contract, config)
     question, empty_directions = read.align(as_recorded, quiet)
+    used = np.ones(len(table), bool)
+    run = partial(run_folds, shots=config.shots, seed=config.seed)
+    if config.shots is not None:
+        rng = np.random.default_rng(config.seed)
+        used = draw_shots(table, used, classes, config.shots, rng, f"the people of {task.name}")
+        tell(few_shot_sentence(config.shots, classes))
     out.mkdir(parents=True, exist_ok=True)
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
         name = config.model_name
@@ -347,17 +391,17 @@ def adapt(
             )
 
         strategy = strategy_of(encoder)
-        tested = {name: run_folds(name, table, classes, folds, strategy.learn)}
+        tested = {name: run(name, table, classes, folds, strategy.learn)}
         tell(
             f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
             f"{encoder.n_parameters:,}."
         )
-        adapted = strategy.finish(tested[name].choices)
+        adapted = strategy.finish(tested[name].choices, used)
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract)
             learn = strategy_of(random).learn
-            tested[RANDOM] = run_folds(RANDOM, table, classes, folds, learn)
+            tested[RANDOM] = run(RANDOM, table, classes, folds, learn)
     for name in dict.fromkeys(config.baselines):
         if name != RANDOM:
             baseline = learn_baseline(
@@ -370,15 +414,23 @@ def adapt(
                 quiet=quiet,
             )
             title = baseline_title(name, question.is_regression)
-            tested[title] = run_folds(title, table, classes, folds, baseline)
+            tested[title] = run(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
+    predictions["within_subject"] = task.within_subject
     predictions = read.in_seconds(predictions)
+    known: Known = "known" if knows_people(encoder.provenance) else "unknown"
     results = summarise(predictions, classes, config.seed)
+    results["pretraining_people"] = [
+        known if model == config.model_name else "nobody" for model in results["model"]
+    ]
+    if known == "unknown":
+        tell(UNKNOWN_PEOPLE)
 
     record |= {
         "kind": "adaptation",
         "seed": config.seed,
+        "shots": config.shots,
         "device": str(place),
         "task": {
             **task.model_dump(mode="json", exclude={"labels"}),
@@ -389,6 +441,7 @@ def adapt(
             "n_parameters": encoder.n_parameters,
             "trained_parameters": strategy.n_trained,
             "corpus_id": encoder.provenance.get("corpus", {}).get("id"),
+            "pretraining_people": known,
             "pretraining_subjects": encoder.provenance.get("subjects", {}).get("train", []),
         },
         "corpus": {
@@ -415,6 +468,15 @@ def adapt(
     return results
 
 
+def few_shot_sentence(shots: int, classes: Sequence[str]) -> str:
+    """Return what few shots mean for a table's rows."""
+    kind = "of each class" if classes else "in all"
+    return (
+        f"few-shot: every model and baseline reads {shots} windows {kind} of the training people, "
+        "and chooses by as many of the validation people."
+    )
+
+
 def format_results(results: pd.DataFrame) -> str:
     """Return the numbers over all folds as a table to print."""
     score, title, other = ("balanced_accuracy", "balanced accuracy", "auroc")
@@ -423,8 +485,14 @@ def format_results(results: pd.DataFrame) -> str:
     rows = [("", title, "95 % interval", "Pearson r" if other == "pearson" else "AUROC")]
     for row in results[results["fold"] == 0].to_dict("records"):
         who = f"{row['model']}, {row['people']}" if row["people"] != "all" else row["model"]
+        if row.get("pretraining_people") == "unknown":
+            who += " (pretrained on unknown people)"
         low, high = row[f"{score}_low"], row[f"{score}_high"]
+        if row["within_subject"]:
+            who += ", within subject"
         interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
+        if row["interval_over"] == "recordings":
+            interval += ", over recordings"
         rows.append((who, f"{row[score]:.3f}", interval, f"{row[other]:.3f}"))
     width = max(len(who) for who, *_ in rows)
     return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)
@@ -497,12 +565,13 @@ def build_strategy(
     features : ndarray, shape (n_windows, n_features), optional
         What a frozen probe reads, where it has been worked out already.
     """
-    if method.strategy == "frozen probe":
+    if method.is_probe:
         return FrozenProbe(
             encoder,
             question,
             method.pooling,
             method.penalties,
+            classes_by="ridge" if method.strategy == "ridge probe" else "logistic",
             batch_size=method.batch_size,
             quiet=quiet,
             features=features,
@@ -515,6 +584,7 @@ def build_strategy(
         method.head,
         method.mixture,
         method.fine_tuning,
+        low_rank=method.low_rank,
         seed=seed,
         tell=tell,
         quiet=quiet,

@@ -20,6 +20,7 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
+from berger.adaptation.low_rank import require_peft
 from berger.configuration import differences, load_config
 from berger.corpus import open_corpus
 from berger.corpus.executors import map_unordered
@@ -39,23 +40,27 @@ from berger.evaluation.cells import (
 from berger.evaluation.decoding import (
     PREDICTIONS_FILE,
     RESULTS_FILE,
+    TaskWindows,
     prepare_task,
-    read_task,
     task_preparation,
 )
+from berger.evaluation.networks import require_braindecode
 from berger.evaluation.plan import (
     PLAN_FILE,
     Cell,
     EvaluationConfig,
     Plan,
+    Reasons,
     corpus_key,
+    corpus_keys,
     load_tasks,
     mark,
     plan_at,
     rows_of,
 )
-from berger.evaluation.protocol import summarise
-from berger.evaluation.statistics import compare_models, intervals
+from berger.evaluation.published import network_of
+from berger.evaluation.scoring import VALUES, compare, score
+from berger.evaluation.transfer import corpora_of_transfers, read_windows
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
 from berger.models.device import Device
@@ -64,11 +69,6 @@ from berger.tasks import TaskConfig, find_data
 from berger.training.log import run_record
 
 COMPARISONS_FILE, CELLS_FILE = "comparisons.parquet", "cells.parquet"
-VALUES = {"truth": "true_value", "prediction": "predicted_value"}
-"""Columns of predicted values; classes and numbers cannot share one in a file of several tasks."""
-
-Reasons = dict[tuple[str, str, str], str]
-"""Task, model, adaptation → why no cell of it can be worked at."""
 
 
 def evaluate(
@@ -113,6 +113,10 @@ def evaluate(
     began, record = time.monotonic(), run_record()
     out = Path(out)
     check_installed(config.baselines)
+    if any(method.low_rank is not None for method in config.adaptations.values()):
+        require_peft()
+    for name, model in config.published_models.items():
+        require_braindecode(network_of(name, model))
     tasks = load_tasks(config)
     _claim(out, config, tasks)
     record |= {"kind": "evaluation", "inputs": _inputs(config, tasks)}
@@ -121,6 +125,7 @@ def evaluate(
 
     plan = plan_at(out, config, tasks)
     reasons = _prepare_corpora(plan, workers, quiet, tell)
+    reasons |= corpora_of_transfers(plan, reasons)
     reasons |= _make_folds(plan, reasons)
     write_json(out / PLAN_FILE, plan.content())
     forget()
@@ -151,7 +156,7 @@ def evaluate(
         return plan.pretraining_folder(cell) / "checkpoint"
 
     def features(cell: Cell) -> Path | None:
-        if cell.is_baseline or config.adaptations[cell.adaptation].strategy != "frozen probe":
+        if cell.is_baseline or not config.adaptations[cell.adaptation].is_probe:
             return None
         return plan.features_file(cell)
 
@@ -237,11 +242,16 @@ def format_results(out: Path) -> str:
             score = "rmse"
         ends = (row[f"{score}_low"], row[f"{score}_high"])
         interval = "one person" if np.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
+        if row["interval_over"] == "recordings":
+            interval += ", over recordings"
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
         if row["seen_in_pretraining"]:
             name += " (seen in pretraining)"
+        if row.get("pretraining_people") == "unknown":
+            name += " (pretrained on unknown people)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
-        rows.append((row["task"], name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
+        task = row["task"] + (" (within subject)" if row["within_subject"] else "")
+        rows.append((task, name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
@@ -281,7 +291,14 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
         if source.checkpoint is not None:
             weights = source.checkpoint / "model.safetensors"
             found[f"model {name}"] = sha256(weights) if weights.is_file() else None
-    return found | {f"task {name}": task.model_dump(mode="json") for name, task in tasks.items()}
+    for name, model in config.published_models.items():
+        file = model.weights
+        found[f"weights of {name}"] = sha256(file) if file.is_file() else None
+    shown_only = {"sleep_stages", "published"}  # by the report
+    return found | {
+        f"task {name}": task.model_dump(mode="json", exclude=shown_only)
+        for name, task in tasks.items()
+    }
 
 
 def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str, Any]:
@@ -289,11 +306,17 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
     return {
         "seed": config.seeds[0],
         "tasks": {
-            name: {**task.model_dump(mode="json", exclude={"labels"}), "classes": [*task.classes]}
-            for name, task in tasks.items()
+            name: {
+                **tasks[name].model_dump(mode="json", exclude={"labels"}),
+                "classes": [*tasks[name].classes],
+                "sleep_stages": [*tasks[name].hypnogram],
+                "shots": config.shots(name),
+            }
+            for name in config.evaluated
         },
         "models": {name: source.kind for name, source in config.models.items()},
         "baselines": [*config.baselines],
+        "published_models": [*config.published],
         "allow_seen": [*config.allow_seen],
     }
 
@@ -310,7 +333,8 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
                 contracts[name] = open_encoder(source.checkpoint).contract
         except BergerError as error:
             contracts[name] = str(error)
-    for task, model, adaptation in rows_of(plan.config):
+    rows = [*rows_of(plan.config, plan.config.tasks)]
+    for task, model, adaptation in rows:
         if not adaptation:
             continue
         try:
@@ -320,7 +344,7 @@ def _prepare_corpora(plan: Plan, workers: int, quiet: bool, tell: Callable[[str]
             plan.corpora.setdefault(corpus_key(task, "", ""), folder)
         except BergerError as error:
             reasons[task, model, adaptation] = " ".join(str(error).split())
-    for task, baseline, adaptation in rows_of(plan.config):
+    for task, baseline, adaptation in rows:
         if adaptation or corpus_key(task, baseline, "") in plan.corpora:
             continue
         given = plan.config.tasks[task].corpus
@@ -380,21 +404,22 @@ def _remember(plan: Plan, folder: str) -> None:
 def _make_folds(plan: Plan, reasons: Reasons) -> Reasons:
     """Make the folds of each task, unless they stand; return why those of a task could not be."""
     config, found = plan.config, Reasons()
-    for task in config.tasks:
-        if task in plan.folds:
+    for task in config.evaluated:
+        keys = corpus_keys(config, task, "", "")
+        if task in plan.folds or not {*keys} <= plan.corpora.keys():
             continue
         try:
-            corpus = plan.corpora.get(corpus_key(task, "", ""))
-            if corpus is None:
-                continue
-            read = read_task(plan.tasks[task], open_corpus(corpus, progress=False))
+            corpora = [plan.corpora[key] for key in keys]
+            read = read_windows(config, plan.tasks, task, corpora)
             plan.folds[task] = {
                 seed: read.folds(config.n_folds, config.validation_share, seed)
                 for seed in config.seeds
             }
             plan.people[task] = read.subjects
+            if isinstance(read, TaskWindows) and read.task.split.by == "site":
+                plan.sites[task] = read.sites(plan.folds[task][config.seeds[0]])
         except BergerError as error:
-            rows = [row for row in rows_of(config) if row[0] == task and row not in reasons]
+            rows = [row for row in rows_of(config, [task]) if row not in reasons]
             found |= dict.fromkeys(rows, " ".join(str(error).split()))
     return found
 
@@ -403,7 +428,7 @@ def _cells(plan: Plan, reasons: Reasons) -> tuple[list[Cell], list[dict[str, Any
     """Return all cells, and rows of the table for those of tasks that have no folds."""
     cells: list[Cell] = []
     impossible = []
-    for task, model, adaptation in rows_of(plan.config):
+    for task, model, adaptation in rows_of(plan.config, plan.config.evaluated):
         regression = plan.tasks[task].kind == "regression"
         title = f"{model}, {adaptation}" if adaptation else baseline_title(model, regression)
         for seed in plan.config.seeds:
@@ -424,6 +449,7 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
     """Write the tables from what stands in the cells' folders."""
     known = [read_cell(plan.out, cell) for cell in cells]
     columns = [*Cell.__dataclass_fields__, "status", "reason", "choice", "n_trained", "seconds"]
+    columns.append("pretraining_people")
     table = pd.DataFrame([*known, *impossible]).reindex(columns=columns)
     parts = []
     for cell, facts in zip(cells, known, strict=True):
@@ -432,10 +458,15 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         part = pd.read_parquet(plan.out / cell.folder / PREDICTIONS_FILE)
         if plan.tasks[cell.task].kind == "regression":
             part = part.rename(columns=VALUES)
-        parts.append(part.assign(**vars(cell)))
+        # of a cell from before this was noted it is not known whether it was known
+        people = facts.get("pretraining_people")
+        parts.append(part.assign(**vars(cell), pretraining_people=people))
+    within = {name: task.within_subject for name, task in plan.tasks.items()}
+    table["within_subject"] = table["task"].map(within)
     tables = {CELLS_FILE: table}
     if parts:
         predictions = pd.concat(parts, ignore_index=True)
+        predictions["within_subject"] = predictions["task"].map(within)
         first = [*Cell.__dataclass_fields__]
         predictions = predictions[first + [name for name in predictions if name not in first]]
         tables[PREDICTIONS_FILE] = predictions
@@ -448,120 +479,6 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         with written_whole(plan.out / name) as temporary:
             tables[name].to_parquet(temporary, index=False)
     return table
-
-
-def of_task(predictions: pd.DataFrame, task: str, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Return a task's rows of the table of all predictions, with its own columns."""
-    own = predictions[predictions["task"] == task]
-    if not classes:
-        own = own.drop(columns=["truth", "prediction"], errors="ignore")
-        own = own.rename(columns={new: old for old, new in VALUES.items()})
-    return own.assign(name=own["model"], model=own["title"])
-
-
-def complete(plan: Plan, own: pd.DataFrame, task: str) -> dict[str, list[int]]:
-    """Return the seeds of each model of which no fold is lacking, by title."""
-    found: dict[str, list[int]] = {}
-    for (title, seed), rows in own.groupby(["title", "seed"], sort=False):
-        if rows["fold"].nunique() == len(plan.folds[task][int(seed)]):
-            found.setdefault(str(title), []).append(int(seed))
-    return found
-
-
-def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Score every row of the table: each fold and seed, and the mean over seeds.
-
-    Parameters
-    ----------
-    plan : Plan
-    predictions : DataFrame
-        Of all cells that did not fail.
-
-    Returns
-    -------
-    DataFrame
-        One row per ``task, model, adaptation, title``, ``people`` ("all" or "unseen in
-        pretraining"), ``seed`` and ``fold``. Fold 0 is all folds together, and only there where
-        none is lacking. Without a seed it is the mean of the scores over seeds, whose number is
-        ``n_seeds``, with intervals from drawing people with all their seeds.
-    """
-    tables = []
-    draw = plan.config.seeds[0]
-    for task in dict.fromkeys(predictions["task"]):
-        classes = plan.tasks[task].classes
-        own = of_task(predictions, task, classes)
-        seeds = complete(plan, own, task)
-        singles = []
-        for (title, seed), part in own.groupby(["title", "seed"], sort=False):
-            rows = summarise(part.drop(columns="seed"), classes, draw)
-            if seed not in seeds.get(title, ()):
-                rows = rows[rows["fold"] > 0]
-            singles.append(rows.assign(seed=seed, n_seeds=1))
-        rows = pd.concat(singles, ignore_index=True)
-        whole = rows[rows["fold"] == 0]
-        means = []
-        for (title, people), group in whole.groupby(["model", "people"], sort=False):
-            part = own[(own["title"] == title) & own["seed"].isin(seeds[title])]
-            if people != "all":
-                part = part[~part["seen_in_pretraining"].astype(bool)]
-            numbers = group.drop(columns=["model", "people", "seed", "fold", "n_seeds"])
-            mean = numbers.mean(skipna=False).to_dict()
-            mean |= {
-                f"{name}_{end}": value
-                for name, interval in intervals(part, classes, draw).items()
-                for end, value in zip(("low", "high"), interval, strict=True)
-            }
-            means.append(
-                mean
-                | {"model": title, "people": people, "fold": 0, "n_seeds": len(group)}
-                | {name: int(group[name].max()) for name in ("n_subjects", "n_windows")}
-            )
-        rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
-        names = own.drop_duplicates("title").set_index("title")[["name", "adaptation"]]
-        seen = own.groupby("title")["seen_in_pretraining"].any()
-        rows = rows.rename(columns={"model": "title"})
-        tables.append(
-            rows.assign(
-                task=task,
-                model=rows["title"].map(names["name"]),
-                adaptation=rows["title"].map(names["adaptation"]),
-                seen_in_pretraining=rows["title"].map(seen),
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    table["seed"] = table["seed"].astype("Int64")
-    first = ["task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds"]
-    return table[first + [name for name in table if name not in first]]
-
-
-def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
-    """Compare each model with each baseline and each other model, task by task.
-
-    Returns
-    -------
-    DataFrame
-        ``task`` and what `berger.evaluation.statistics.compare_models` returns, whose correction
-        is for the comparisons of one task. Models that lack a fold of a seed are not compared.
-    """
-    tables = []
-    for task in dict.fromkeys(predictions["task"]):
-        own = of_task(predictions, task, plan.tasks[task].classes)
-        seeds = complete(plan, own, task)
-        whole = [title for title, found in seeds.items() if len(found) == len(plan.config.seeds)]
-        own = own[own["title"].isin(whole)]
-        baselines = {*own.loc[own["adaptation"] == "", "title"]}
-        models = [title for title in whole if title not in baselines]
-        pairs = [
-            (model, other)
-            for place, model in enumerate(models)
-            for other in (*models[place + 1 :], *(title for title in whole if title in baselines))
-        ]
-        if pairs:
-            classes = plan.tasks[task].classes
-            made = compare_models(own, classes, plan.config.seeds[0], pairs=pairs)
-            tables.append(made.assign(task=task))
-    columns = ["task", "model", "other", "difference", "low", "high", "p", "p_holm", "verdict"]
-    return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)
 
 
 def _yaml(path: Path) -> dict[str, Any]:

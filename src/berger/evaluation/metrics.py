@@ -36,7 +36,7 @@ def score_predictions(predictions: pd.DataFrame, classes: tuple[str, ...]) -> di
         - ``auroc``, ``auprc``: area under the ROC curve, and average precision, of the second
           class; with more than two classes of each one against the rest, averaged; NaN unless
           every class occurs;
-        - ``kappa``: Cohen's, NaN where undefined, i.e. if truth and predictions are one class;
+        - ``kappa``: see `cohen_kappa`;
         - ``f1_weighted``: F1 of each class, weighed by how often it occurs;
         - ``calibration_error``: see `calibration`;
         - ``brier``: squared distance of the probabilities from the truth, summed over classes; 0
@@ -46,13 +46,11 @@ def score_predictions(predictions: pd.DataFrame, classes: tuple[str, ...]) -> di
     present = sorted(set(truth))
     scores = predictions[[f"score_{name}" for name in classes]].to_numpy(np.float64)
     is_class = np.stack([truth == name for name in classes], axis=1)
-    auroc = auprc = kappa = float("nan")
+    auroc = auprc = float("nan")
     if len(present) == len(classes):
         asked = slice(1, None) if len(classes) == 2 else slice(None)
         auroc = float(roc_auc_score(is_class[:, asked], scores[:, asked]))
         auprc = float(average_precision_score(is_class[:, asked], scores[:, asked]))
-    if len(present) > 1 or set(guess) != set(truth):
-        kappa = float(cohen_kappa_score(truth, guess, labels=list(classes)))
     return {
         # scikit-learn's balanced_accuracy_score warns about a class that was guessed but never
         # occurs; recall over the classes that occur is the same number
@@ -61,11 +59,18 @@ def score_predictions(predictions: pd.DataFrame, classes: tuple[str, ...]) -> di
         ),
         "auroc": auroc,
         "auprc": auprc,
-        "kappa": kappa,
+        "kappa": cohen_kappa(truth, guess, classes),
         "f1_weighted": float(f1_score(truth, guess, average="weighted", zero_division=0)),
         "calibration_error": calibration_error(calibration(predictions, classes)),
         "brier": float(np.square(scores - is_class).sum(1).mean()),
     }
+
+
+def cohen_kappa(truth: pd.Series, guess: pd.Series, classes: tuple[str, ...]) -> float:
+    """Cohen's κ; NaN where it is not defined, i.e. if truth and predictions are one class."""
+    if {*truth} == {*guess} and len({*truth}) < 2:
+        return float("nan")
+    return float(cohen_kappa_score(truth, guess, labels=list(classes)))
 
 
 def score_values(predictions: pd.DataFrame) -> dict[str, float]:

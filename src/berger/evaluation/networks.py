@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ SHORTEST = {"EEGNet": 0.35, "ShallowConvNet": 0.45}
 
 Build = Callable[[int, int, float, int], nn.Module]
 """n_chans, n_times, sfreq in Hz, n_outputs → a network with random weights."""
+Make = Callable[[WindowDataset], nn.Module]
+"""Windows of training people → a network to train, which reads µV."""
 
 
 def require_braindecode(name: str) -> Any:
@@ -49,7 +52,7 @@ def require_braindecode(name: str) -> Any:
         raise BergerError(
             f"{name}: braindecode cannot be loaded ({error}); install it by `pip install "
             "berger[braindecode]` with torch and torchaudio from one index, or leave the network "
-            "out of baselines."
+            "out."
         ) from error
     return models
 
@@ -138,13 +141,13 @@ def learn_network(
     *,
     seed: int,
     device: torch.device | str = "cpu",
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
     quiet: bool = True,
 ) -> Learn:
     """Return a network in the form that the protocol runs; the choice is an epoch.
 
-    It is trained on training people, and the weights of the epoch with the lowest loss on
-    validation people are kept. Values to regress on are standardised by those of the training
-    people.
+    It reads the electrodes that all recordings have, standardised, and is trained from random
+    weights as by `learn_by_training`.
 
     Parameters
     ----------
@@ -156,6 +159,8 @@ def learn_network(
     seed : int
         Of random weights, order of the windows and dropout.
     device : torch.device or str
+    tell : callable, optional
+        Called with each line of the log of a training.
     quiet : bool
         No progress bar.
 
@@ -165,14 +170,41 @@ def learn_network(
         If the recordings share no electrode or differ in rate.
     """
     windows = with_electrodes(question.windows, common_electrodes(question.windows))
-    rates = sorted({block.sfreq for block in windows.blocks})
-    if len(rates) > 1:
-        raise BergerError(
-            f"the recordings have {' and '.join(f'{rate:g}' for rate in rates)} Hz, but a network "
-            "needs one rate; prepare them with one sfreq."
-        )
-    labels = question.labels
-    regression = question.is_regression
+    sfreq = common_rate(windows)
+
+    def make(known: WindowDataset) -> nn.Module:
+        n_chans, n_times = known[0].signal.shape
+        n_outputs = 1 if question.is_regression else len(question.classes)
+        return Standardised(build(n_chans, n_times, sfreq, n_outputs), known)
+
+    asked = replace(question, windows=windows)
+    return learn_by_training(make, asked, config, seed=seed, device=device, tell=tell, quiet=quiet)
+
+
+def learn_by_training(
+    make: Make,
+    question: Question,
+    config: FineTuningConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    tell: Callable[[dict[str, Any]], None] = lambda line: None,
+    quiet: bool = True,
+) -> Learn:
+    """Train what is made on training people, and keep the epoch that validation people choose.
+
+    That is the epoch with the lowest loss on them. Values to regress on are standardised by those
+    of the training people.
+
+    Parameters
+    ----------
+    make : callable
+    question : Question
+        Its windows are what the network reads.
+    config, seed, device, tell, quiet
+        As in `learn_network`.
+    """
+    windows, labels, regression = question.windows, question.labels, question.is_regression
 
     def learn(train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         centre, spread = (labels[train].mean(), labels[train].std()) if regression else (0, 1)
@@ -182,10 +214,8 @@ def learn_network(
             for some in (train, validation)
         )
         torch.manual_seed(seed)
-        n_chans, n_times = known.windows[0].signal.shape
-        network = build(n_chans, n_times, rates[0], 1 if regression else len(question.classes))
-        model = Standardised(network, known.windows).to(device)
-        tuned = fine_tune(model, known, judges, config, seed=seed, quiet=quiet)
+        model = make(known.windows).to(device)
+        tuned = fine_tune(model, known, judges, config, seed=seed, tell=tell, quiet=quiet)
 
         def answer(some: Mask) -> Array:
             asked = windows.take(np.flatnonzero(some))
@@ -196,6 +226,17 @@ def learn_network(
         return answer, float(tuned.best_epoch)
 
     return learn
+
+
+def common_rate(windows: WindowDataset) -> float:
+    """Return the sampling rate of all recordings in Hz; raises BergerError if there are several."""
+    rates = sorted({block.sfreq for block in windows.blocks})
+    if len(rates) > 1:
+        raise BergerError(
+            f"the recordings have {' and '.join(f'{rate:g}' for rate in rates)} Hz, but a network "
+            "needs one rate; prepare them with one sfreq."
+        )
+    return rates[0]
 
 
 def _mean_and_deviation(windows: WindowDataset) -> tuple[Array, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,17 +15,27 @@ from pydantic import Field, PositiveFloat, field_validator, model_validator
 
 from berger.adaptation.finetuning import FineTuningConfig
 from berger.configuration import Config, load_config, locate, read_yaml, shipped_configs
+from berger.errors import BergerError
 from berger.evaluation.baselines import BAND_POWER, CHANCE, RANDOM, RIEMANN, Baseline
 from berger.evaluation.decoding import AdaptationMethod
+from berger.evaluation.networks import NETWORKS
 from berger.evaluation.protocol import Fold
+from berger.evaluation.published import PublishedModel, network_of, published_title
 from berger.models import list_models
 from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, PretrainingConfig
 from berger.tasks import TaskConfig, load_task
+from berger.tasks.splits import PARTS, KFold
 
 PLAN_FILE = "plan.json"
 BASELINE: Final = "baseline"
 """The folder of the baselines' cells, where those of a model have its name."""
+
+ARROW: Final = " → "
+"""Between the tasks of a transfer, in tables."""
+
+Reasons = dict[tuple[str, str, str], str]
+"""Task, model, adaptation → why no cell of it can be worked at."""
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """What stands in tables and is the name of a folder."""
@@ -49,7 +59,7 @@ class ModelSource(Config):
         A name of `berger.list_models`: fresh weights, drawn by the cell's seed.
     pretraining : PretrainingConfig, optional
         Pretrained in each fold, with the cell's seed, on the recordings of the fold's training
-        people, without their labels; several experts are assembled.
+        people, without their labels; several experts are assembled. Not for tasks within subjects.
     preparation : PreprocessingConfig, optional
         How recordings are prepared for a model that is no checkpoint; a checkpoint says itself.
         Not needed for tasks whose corpus is given.
@@ -96,29 +106,70 @@ class TaskSource(Config):
         Folder of its recordings, as in `berger adapt`.
     corpus : str, optional
         In its place a corpus that is ready; every model reads this one.
+    shots : int, optional
+        Few-shot: of the training people every model and baseline reads so many windows of each
+        class (of a regression: in all), and of the validation people as many. For several numbers
+        of shots in one evaluation, name the task several times.
+    only_transfers : bool
+        It has a part in transfers, and is not evaluated by its own split.
     """
 
     task: str | None = None
     data: Path | None = None
     corpus: str | None = None
+    shots: int | None = Field(None, ge=1)
+    only_transfers: bool = False
+
+
+class Transfer(Config):
+    """Learn one task and be tested on another, which asks for the same classes or numbers.
+
+    Attributes
+    ----------
+    train : str
+        Task whose people are learned from, and, by seed, chosen by.
+    test : str
+        Task whose people are all tested, once a seed.
+    same_people : bool
+        Whether equal names in both tasks are of one person, from whom then nothing is learned.
+    """
+
+    train: str
+    test: str
+    same_people: bool = False
+
+    @model_validator(mode="after")
+    def _is_between_two(self) -> Self:
+        if self.train == self.test:
+            raise ValueError("a transfer is from one task to another; name two")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        return f"{self.train}{ARROW}{self.test}"
 
 
 class EvaluationConfig(Config):
-    """Models × tasks × adaptations × seeds × folds.
+    """Models × tasks and transfers × adaptations × seeds × folds.
 
     Attributes
     ----------
     models : dict of str to ModelSource
         May be empty where there are baselines.
     tasks : dict of str to TaskSource
+    transfers : tuple of Transfer
+        From task to task; of one fold.
     adaptations : dict of str to AdaptationMethod
         Inline, or the name or file of a configuration of `berger adapt`.
     baselines : tuple of str
         Run on the same folds; they read the recordings as prepared for the first model.
     penalties : tuple of float
         From which the validation people choose for the baselines.
+    published_models : dict of str to PublishedModel
+        Published networks with their weights, run as the baselines are.
     network_training : FineTuningConfig
-        How EEGNet and ShallowConvNet are trained.
+        How EEGNet and ShallowConvNet are trained, and published networks fine-tuned.
     seeds : tuple of int
         Of folds, fresh weights and trainings; the first one also of bootstrap and swaps.
     n_folds : int, optional
@@ -131,14 +182,31 @@ class EvaluationConfig(Config):
 
     models: dict[Name, ModelSource] = Field({}, validate_default=True)
     tasks: dict[Name, TaskSource] = Field(min_length=1)
+    transfers: tuple[Transfer, ...] = ()
     adaptations: dict[Name, AdaptationMethod] = {}
     baselines: tuple[Baseline, ...] = (CHANCE, BAND_POWER, RIEMANN)
     penalties: tuple[PositiveFloat, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0), min_length=1)
+    published_models: dict[Name, PublishedModel] = {}
     network_training: FineTuningConfig = FineTuningConfig()
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
     n_folds: int | None = Field(None, ge=2)
     validation_share: float = Field(0.25, gt=0, lt=1)
     allow_seen: tuple[str, ...] = ()
+
+    @property
+    def published(self) -> dict[str, tuple[str, str]]:
+        """Title of each row of a published model → its name and how it is adapted."""
+        return {
+            published_title(name, how): (name, how)
+            for name, model in self.published_models.items()
+            for how in model.adaptations
+        }
+
+    @property
+    def seeded(self) -> frozenset[str]:
+        """Baselines and rows of published models that have random weights, drawn by the seed."""
+        tuned = {title for title, (_, how) in self.published.items() if how == "fine-tuning"}
+        return frozenset(NETWORKS) | tuned
 
     @field_validator("tasks", mode="before")
     @classmethod
@@ -158,7 +226,7 @@ class EvaluationConfig(Config):
     def _is_a_matrix(self) -> Self:
         if bool(self.models) != bool(self.adaptations):
             raise ValueError("models need adaptations, and adaptations need models; give both")
-        if not self.models and not self.baselines:
+        if not self.models and not self.baselines and not self.published_models:
             raise ValueError("there is neither a model nor a baseline; name some")
         if not self.models and any(source.corpus is None for source in self.tasks.values()):
             raise ValueError("without a model nobody says how to prepare; give each task a corpus")
@@ -168,10 +236,49 @@ class EvaluationConfig(Config):
             raise ValueError(f"{RANDOM!r}: give the model itself, as `model: NAME`")
         if unknown := sorted({*self.allow_seen} - {*self.models}):
             raise ValueError(f"allow_seen names {unknown[0]!r}, which is no model here")
+        for name, model in self.published_models.items():
+            network_of(name, model)
+        if len({_baseline_folder(title) for title in self.published}) < len(self.published):
+            raise ValueError("published_models: two names differ in case or marks only; rename one")
         for name in ("seeds", "baselines"):
             if len({*getattr(self, name)}) < len(getattr(self, name)):
                 raise ValueError(f"{name}: one is given twice; remove it")
         return self
+
+    @model_validator(mode="after")
+    def _transfers_are_between_tasks(self) -> Self:
+        named = {task for one in self.transfers for task in (one.train, one.test)}
+        if unknown := sorted(named - {*self.tasks}):
+            raise ValueError(f"transfers name {unknown[0]!r}, which is no task here")
+        if len({one.name for one in self.transfers}) < len(self.transfers):
+            raise ValueError("transfers: one is given twice; remove it")
+        idle = [name for name, task in self.tasks.items() if task.only_transfers]
+        if lacking := sorted({*idle} - named):
+            raise ValueError(f"task {lacking[0]} is only for transfers, but is in none; name one")
+        return self
+
+    @property
+    def evaluated(self) -> tuple[str, ...]:
+        """Names of what has rows in the tables: tasks, then transfers."""
+        own = [name for name, source in self.tasks.items() if not source.only_transfers]
+        return (*own, *(one.name for one in self.transfers))
+
+    def shots(self, task: str) -> int | None:
+        """Return of how many windows of each class is learned; in a transfer, of the first task."""
+        return self.tasks[self.parts_of(task)[0]].shots
+
+    def transfer(self, task: str) -> Transfer | None:
+        """Return the transfer of that name, None if it is a task."""
+        return next((one for one in self.transfers if one.name == task), None)
+
+    def parts_of(self, task: str) -> tuple[str, ...]:
+        """Return the tasks whose recordings are read: itself, or a transfer's two."""
+        one = self.transfer(task)
+        return (task,) if one is None else (one.train, one.test)
+
+
+def _baseline_folder(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())
 
 
 def _method(name: str, given: Any) -> Any:
@@ -195,7 +302,8 @@ class Cell:
     Attributes
     ----------
     task, model, adaptation : str
-        Names in the configuration; of a baseline, `adaptation` is empty.
+        Names in the configuration; a task may be a transfer, and of a baseline `adaptation` is
+        empty.
     title : str
         What it is called in tables: "model, adaptation", or the baseline.
     seed : int
@@ -223,8 +331,8 @@ class Cell:
         """Where it stands below the evaluation's folder."""
         who = Path(self.model, self.adaptation)
         if self.is_baseline:
-            who = Path(BASELINE, re.sub(r"[^a-z0-9]+", "-", self.model.lower()))
-        return Path("cells", self.task, who, f"seed-{self.seed}-fold-{self.fold}")
+            who = Path(BASELINE, _baseline_folder(self.model))
+        return Path("cells", folder_name(self.task), who, f"seed-{self.seed}-fold-{self.fold}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,14 +345,17 @@ class Plan:
         The evaluation's folder.
     config : EvaluationConfig
     tasks : dict of str to TaskConfig
+        Of a transfer, the task that is learned, under the transfer's name.
     corpora : dict of str to str
         `corpus_key` → folder or address.
     corpus_ids : dict of str to str
         Folder or address of each corpus → its identity.
     folds : dict of str to dict of int to list of Fold
         By task and seed.
+    sites : dict of str to tuple of str
+        By task that leaves sites out, the site that each fold tests.
     people : dict of str to tuple of str
-        By task, everybody who has windows in it.
+        By task, everybody who has windows in it; of a transfer as in `TransferWindows`.
     """
 
     out: Path
@@ -254,17 +365,19 @@ class Plan:
     corpus_ids: dict[str, str]
     folds: dict[str, dict[int, list[Fold]]]
     people: dict[str, tuple[str, ...]]
+    sites: dict[str, tuple[str, ...]]
 
-    def corpus_of(self, cell: Cell) -> str:
-        """Return the corpus that a cell reads."""
-        return self.corpora[corpus_key(cell.task, cell.model, cell.adaptation)]
+    def corpora_of(self, cell: Cell) -> tuple[str, ...]:
+        """Return the corpora that a cell reads: one, or those of a transfer's two tasks."""
+        keys = corpus_keys(self.config, cell.task, cell.model, cell.adaptation)
+        return tuple(self.corpora[key] for key in keys)
 
     def fold_of(self, cell: Cell) -> Fold:
-        """Return the people of a cell's fold."""
+        """Return the parts of a cell's fold."""
         return self.folds[cell.task][cell.seed][cell.fold - 1]
 
     def features_file(self, cell: Cell) -> Path:
-        """Return where the features of a frozen probe are kept, for all cells that read them."""
+        """Return where the features that a probe reads are kept, for all cells that read them."""
         method = self.config.adaptations[cell.adaptation]
         kind = self.config.models[cell.model].kind
         name: str = method.pooling
@@ -274,12 +387,12 @@ class Plan:
             name += f"-seed-{cell.seed}"
         if kind == "pretrained in each fold":
             name += f"-fold-{cell.fold}"
-        return self.out / "features" / cell.task / cell.model / f"{name}.npy"
+        return self.out / "features" / folder_name(cell.task) / cell.model / f"{name}.npy"
 
     def pretraining_folder(self, cell: Cell) -> Path:
         """Return the run that pretrains a model for a fold."""
         fold = f"seed-{cell.seed}-fold-{cell.fold}"
-        return self.out / "pretrained" / cell.task / cell.model / fold
+        return self.out / "pretrained" / folder_name(cell.task) / cell.model / fold
 
     def content(self) -> dict[str, Any]:
         """Return what goes into ``plan.json``."""
@@ -291,6 +404,7 @@ class Plan:
                 for task, own in self.folds.items()
             },
             "people": {task: list(people) for task, people in self.people.items()},
+            "sites": {task: list(sites) for task, sites in self.sites.items()},
         }
 
 
@@ -299,16 +413,83 @@ def corpus_key(task: str, model: str, adaptation: str) -> str:
     return f"{task}/{model}/{adaptation}" if adaptation else f"{task}/{BASELINE}"
 
 
+def corpus_keys(
+    config: EvaluationConfig, task: str, model: str, adaptation: str
+) -> tuple[str, ...]:
+    """Return by what `Plan.corpora` knows the corpora of a row of the table.
+
+    The baselines of a transfer have two of their own, which must be prepared alike.
+    """
+    parts = config.parts_of(task)
+    if len(parts) > 1 and not adaptation:
+        parts = tuple(f"{folder_name(task)}/{part}" for part in parts)
+    return tuple(corpus_key(part, model, adaptation) for part in parts)
+
+
+def folder_name(task: str) -> str:
+    """Return what the folder of a task or a transfer is called; no task's name has a plus."""
+    return task.replace(ARROW, "+")
+
+
 def mark(config: Config) -> str:
     """Return eight digits that tell configurations apart."""
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
 
 
 def load_tasks(config: EvaluationConfig) -> dict[str, TaskConfig]:
-    """Read the tasks; raises BergerError for one that is not there or is wrong."""
-    return {
+    """Read the tasks, and say for each transfer what it asks.
+
+    Raises
+    ------
+    BergerError
+        If a task is not there or is wrong, or two tasks of a transfer do not ask the same.
+    """
+    tasks = {
         name: load_task(source.task or name, source.data) for name, source in config.tasks.items()
     }
+    return tasks | {one.name: _transferred(one, tasks) for one in config.transfers}
+
+
+def _transferred(transfer: Transfer, tasks: dict[str, TaskConfig]) -> TaskConfig:
+    train, test = tasks[transfer.train], tasks[transfer.test]
+    for what, one, other, alike in (
+        ("kinds", train.kind, test.kind, train.kind == test.kind),
+        (
+            "classes",
+            ", ".join(train.classes),
+            ", ".join(test.classes),
+            {*train.classes} == {*test.classes},
+        ),
+        ("targets", train.target, test.target, train.target == test.target),
+        (
+            "windows",
+            f"{train.window_seconds:g} s",
+            f"{test.window_seconds:g} s",
+            train.window_seconds == test.window_seconds,
+        ),
+    ):
+        if not alike:
+            raise BergerError(
+                f"transfer {transfer.name}: the tasks have other {what} ({one}; {other}); what is "
+                "learned on one can only be tested on the other if both ask the same."
+            )
+    if train.kind == "regression" and train.target is None:
+        raise BergerError(
+            f"transfer {transfer.name}: neither task says what its numbers are, so that they may "
+            "differ; give both the same target."
+        )
+    species = (train.species, test.species)
+    return train.model_copy(
+        update={
+            "name": transfer.name,
+            "title": f"Learned on {transfer.train}, tested on {transfer.test}",
+            "description": f"{transfer.train}: {train.title or train.name}. "
+            f"{transfer.test}: {test.title or test.name}.",
+            "species": ARROW.join(dict.fromkeys(species)),
+            "split": KFold(by="k-fold"),  # by its own rule, whatever the tasks say
+            "published": (),
+        }
+    )
 
 
 def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> Plan:
@@ -316,15 +497,20 @@ def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -
     path = out / PLAN_FILE
     content: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     folds = {
-        task: {
-            int(seed): [Fold(**{part: tuple(who) for part, who in one.items()}) for one in made]
-            for seed, made in own.items()
-        }
+        task: {int(seed): [_fold(one) for one in made] for seed, made in own.items()}
         for task, own in content.get("folds", {}).items()
     }
-    people = {task: tuple(who) for task, who in content.get("people", {}).items()}
+    people, sites = (
+        {task: tuple(names) for task, names in content.get(what, {}).items()}
+        for what in ("people", "sites")
+    )
     corpora, ids = (dict(content.get(name, {})) for name in ("corpora", "corpus_ids"))
-    return Plan(out, config, tasks, corpora, ids, folds, people)
+    return Plan(out, config, tasks, corpora, ids, folds, people, sites)
+
+
+def _fold(content: Mapping[str, Any]) -> Fold:
+    train, validation, test = (tuple(content[part]) for part in PARTS)
+    return Fold(train, validation, test, content.get("within"))
 
 
 @lru_cache(maxsize=1)
@@ -334,9 +520,9 @@ def read_plan(out: Path) -> Plan:
     return plan_at(out, config, load_tasks(config))
 
 
-def rows_of(config: EvaluationConfig) -> Iterator[tuple[str, str, str]]:
-    """Yield task, model, adaptation of each row of the table: baselines, then models."""
-    for task in config.tasks:
-        yield from ((task, baseline, "") for baseline in config.baselines)
+def rows_of(config: EvaluationConfig, tasks: Iterable[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield task, model, adaptation of each row: baselines, published models, then models."""
+    for task in tasks:
+        yield from ((task, title, "") for title in (*config.baselines, *config.published))
         for model in config.models:
             yield from ((task, model, adaptation) for adaptation in config.adaptations)

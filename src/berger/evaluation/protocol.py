@@ -1,9 +1,13 @@
 """One protocol for every model: folds by person, choices on validation people, one test read.
 
+A task may ask of each person alone instead (`RecordingWithinSubject`); what is said of people here
+then holds for the person's recordings.
+
 In each fold the people are split three ways. What a model leaves open is chosen by the validation
 people: the strength of a penalty by their balanced accuracy, whereupon the model is fitted to
 training and validation people together; the epoch of a fine-tuning by their loss. Then it is
-applied to the test people once.
+applied to the test people once. Few shots are drawn before any model sees the windows, so that all
+read the same.
 """
 
 from __future__ import annotations
@@ -16,8 +20,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from berger.errors import BergerError
+from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.metrics import score_predictions, score_values
-from berger.evaluation.statistics import intervals
+from berger.evaluation.statistics import intervals, unit_of
 from berger.tasks.splits import Fold as Fold
 
 Array = npt.NDArray[np.float64]
@@ -44,6 +50,9 @@ def run_folds(
     classes: tuple[str, ...],
     folds: Sequence[Fold],
     learn: Learn,
+    *,
+    shots: int | None = None,
+    seed: int = 0,
 ) -> Tested:
     """Run the protocol for one model; the windows of test people are shown to it once.
 
@@ -59,13 +68,32 @@ def run_folds(
         Gets which windows are of training and of validation people; returns a function that
         gives class probabilities of windows, or values (n_windows, 1) where there are no classes,
         and what was chosen by the validation people.
+    shots : int, optional
+        Only so many windows of each class, or of a regression in all, are shown of the training
+        people, and as many of the validation people; see `berger.evaluation.few_shot`.
+    seed : int
+        Of their draw.
+
+    Raises
+    ------
+    BergerError
+        If there are fewer, or the training recordings of a fold within a subject lack a class.
     """
-    subject = windows["subject"].to_numpy()
     tables, chosen = [], []
     for number, fold in enumerate(folds, start=1):
         train, validation, test = (
-            np.isin(subject, part) for part in (fold.train, fold.validation, fold.test)
+            np.isin(windows[fold.unit].to_numpy(), part)
+            for part in (fold.train, fold.validation, fold.test)
         )
+        if fold.within is not None and classes:
+            _check_classes(fold, windows[train], windows[train | validation | test])
+        if shots is not None:
+            rng = np.random.default_rng(seed)
+            of = "recordings" if fold.within is not None else "people"
+            train, validation = (
+                draw_shots(windows, part, classes, shots, rng, f"the {who} {of} of fold {number}")
+                for part, who in ((train, "training"), (validation, "validation"))
+            )
         answer, choice = learn(train, validation)
         table = _predictions(windows[test], answer(test), classes)
         tables.append(table.assign(model=name, fold=number))
@@ -88,22 +116,39 @@ def choose_penalty(
     callable, float
         The fitted model and its penalty, the best by balanced accuracy on the validation people.
     """
-    truth = labels[validation]
 
     def quality(penalty: float) -> float:
         model = fit(features[train], labels[train], penalty)
-        right = model(features[validation]).argmax(1) == truth
-        return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
+        return mean_recall(model(features[validation]), labels[validation])
 
     penalty = max(penalties, key=quality) if len(penalties) > 1 else penalties[0]
     known = train | validation
     return fit(features[known], labels[known], penalty), penalty
 
 
+def mean_recall(probabilities: Array, truth: npt.NDArray[np.int64]) -> float:
+    """Return the balanced accuracy of guessing the most probable class."""
+    right = probabilities.argmax(1) == truth
+    return float(np.mean([right[truth == label].mean() for label in np.unique(truth)]))
+
+
 def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
     """Return the class of each window as its place in `classes`."""
     numbers = windows["label"].map({name: index for index, name in enumerate(classes)})
     return np.asarray(numbers, np.int64)
+
+
+def _check_classes(fold: Fold, train: pd.DataFrame, every: pd.DataFrame) -> None:
+    """Raise BergerError unless a person's training recordings hold all classes that he has."""
+    known = set(train["label"])
+    lacking = sorted(set(every["label"]) - known)
+    if lacking or len(known) < 2:
+        what = f"no window of {lacking[0]}" if lacking else "windows of one class only"
+        raise BergerError(
+            f"{fold.within}: when {' and '.join(fold.test)} is tested, the recordings to train on "
+            f"have {what}; within a subject every class must be in several recordings, else split "
+            "by subject."
+        )
 
 
 def _predictions(windows: pd.DataFrame, answers: Array, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -122,14 +167,16 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     Parameters
     ----------
     predictions : DataFrame
-        Of `run_folds`, with a column ``seen_in_pretraining``.
+        Of `run_folds`, with a column ``seen_in_pretraining`` and, of a task within subjects,
+        ``within_subject``.
 
     Returns
     -------
     DataFrame
         One row per ``model``, ``people`` ("all" or "unseen in pretraining") and ``fold`` (0 = all
-        folds together), with the bootstrap intervals over people: of the balanced accuracy and
-        the area under the ROC curve, or, where there are no classes, of all scores of values.
+        folds together), with the bootstrap intervals: of the balanced accuracy and the area under
+        the ROC curve, or, where there are no classes, of all scores of values. ``interval_over``
+        says over what: "people", or "recordings" of a person who is tested within himself.
     """
     groups = {"all": predictions}
     if predictions["seen_in_pretraining"].any() and not predictions["seen_in_pretraining"].all():
@@ -144,6 +191,7 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
                         "people": people,
                         "fold": fold,
                         "n_subjects": part["subject"].nunique(),
+                        "n_recordings": part["recording"].nunique(),
                         "n_windows": len(part),
                     }
                     | (score_predictions(part, classes) if classes else score_values(part))
@@ -152,5 +200,7 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
                         for score, interval in intervals(part, classes, seed).items()
                         for end, value in zip(("low", "high"), interval, strict=True)
                     }
+                    | {"interval_over": unit_of(part)}
                 )
-    return pd.DataFrame(rows)
+    within = "within_subject" in predictions and bool(predictions["within_subject"].any())
+    return pd.DataFrame(rows).assign(within_subject=within)

@@ -3,12 +3,16 @@
 Intervals are bootstraps over people. Models are compared on the same people: if they are alike, it
 does not matter which of the two answered for a person, so that swapping them person by person says
 how large a difference chance makes. All seeds of a person go together.
+
+Of one person who is tested within himself, recordings take the place of people: what is said then
+holds for more recordings of this person, and not for others. docs/decisions/0028-within-subject.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,14 +25,34 @@ N_SWAPS = 10_000
 Floats = npt.NDArray[np.float64]
 
 
+def unit_of(predictions: pd.DataFrame) -> Literal["people", "recordings"]:
+    """Return what is drawn by a bootstrap, and swapped: people, or one person's recordings.
+
+    Parameters
+    ----------
+    predictions : DataFrame
+        ``subject`` and, of a task within subjects, ``within_subject``.
+    """
+    within = "within_subject" in predictions and bool(predictions["within_subject"].any())
+    return "recordings" if within and predictions["subject"].nunique() == 1 else "people"
+
+
+def _by_unit(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Put what is drawn into the column of people."""
+    if unit_of(predictions) == "people":
+        return predictions
+    return predictions.assign(subject=predictions["recording"])
+
+
 def intervals(
     predictions: pd.DataFrame, classes: tuple[str, ...], seed: int
 ) -> dict[str, tuple[float, float]]:
-    """Return the bootstrap intervals over people that a table of results has, by score.
+    """Return the bootstrap intervals that a table of results has, by score.
 
     With a column ``seed`` they are those of the scores' means over seeds: a person who is drawn is
     drawn with the predictions of every seed.
     """
+    predictions = _by_unit(predictions)
     tables = [predictions]
     if "seed" in predictions:
         tables = [own for _, own in predictions.groupby("seed")]
@@ -94,7 +118,7 @@ def balanced_accuracy_interval(
     tuple of float
         Lower and upper end; NaN with fewer than two people.
     """
-    return _middle(_accuracy_draws(predictions, classes, seed, n_resamples), level)
+    return _middle(_accuracy_draws(_by_unit(predictions), classes, seed, n_resamples), level)
 
 
 def _accuracy_draws(
@@ -129,7 +153,7 @@ def auroc_interval(
         than two people, or where some class does not occur. Draws without every class count for
         nothing.
     """
-    return _middle(_auroc_draws(predictions, classes, seed, n_resamples), level)
+    return _middle(_auroc_draws(_by_unit(predictions), classes, seed, n_resamples), level)
 
 
 def _auroc_draws(
@@ -222,13 +246,15 @@ def compare_models(
         One row per pair ``model, other``: ``difference`` of balanced accuracies, or of root mean
         squared errors, means over seeds; ``low, high`` from a bootstrap over people; ``p`` from
         swapping; ``p_holm``, corrected after Holm (1979) for the number of pairs; ``verdict``:
-        "better", "worse" or "no difference", by `p_holm`.
+        "better", "worse" or "no difference", by `p_holm`; ``interval_over``, which is "people", or
+        "recordings" where one person is tested within himself.
 
     Raises
     ------
     ValueError
         If the models did not answer for the same people, with the same seeds.
     """
+    unit, predictions = unit_of(predictions), _by_unit(predictions)
     if "seed" not in predictions:
         predictions = predictions.assign(seed=0)
     names = list(dict.fromkeys(predictions["model"]))
@@ -267,7 +293,7 @@ def compare_models(
     ahead = table["difference"] > 0 if classes else table["difference"] < 0
     sure = table["p_holm"] < 1 - level
     table["verdict"] = np.where(~sure, "no difference", np.where(ahead, "better", "worse"))
-    return table
+    return table.assign(interval_over=unit)
 
 
 def holm(p: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,17 +13,26 @@ import torch
 from torch import nn
 
 from berger.adaptation.finetuning import (
+    FineTuned,
     FineTuningConfig,
     Labelled,
     count_trained,
     fine_tune,
     outputs,
+    pretrained_parts,
 )
+from berger.adaptation.low_rank import LowRankConfig, add_low_rank
 from berger.adaptation.probe import LinearProbe, embed_windows, fit_probe
 from berger.corpus import WindowDataset
 from berger.errors import BergerError
 from berger.evaluation.protocol import Array, Mask, choose_penalty
-from berger.evaluation.ridge import RidgeProbe, choose_ridge, fit_ridge
+from berger.evaluation.ridge import (
+    RidgeProbe,
+    choose_class_ridge,
+    choose_ridge,
+    fit_class_ridges,
+    fit_ridge,
+)
 from berger.models import (
     AdapterConfig,
     Classifier,
@@ -89,8 +98,8 @@ class Strategy(Protocol):
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `berger.evaluation.protocol.Learn`."""
 
-    def finish(self, choices: Sequence[float]) -> EEGModel:
-        """Learn from everybody, with the median of what the folds chose."""
+    def finish(self, choices: Sequence[float], some: Mask) -> EEGModel:
+        """Learn from some windows of everybody, with the median of what the folds chose."""
 
 
 class FrozenProbe:
@@ -103,6 +112,8 @@ class FrozenProbe:
     pooling : {"mean", "electrodes"}
     penalties : sequence of float
         Strengths of the L2 penalty to choose from.
+    classes_by : {"logistic", "ridge"}
+        What reads classes; values are read by a ridge regression.
     batch_size : int
     quiet : bool
     features : ndarray, shape (n_windows, n_features), optional
@@ -116,6 +127,7 @@ class FrozenProbe:
         pooling: Pooling,
         penalties: Sequence[float],
         *,
+        classes_by: Literal["logistic", "ridge"] = "logistic",
         batch_size: int,
         quiet: bool,
         features: Array | None = None,
@@ -126,6 +138,7 @@ class FrozenProbe:
         self.question = question
         self.pooling = pooling
         self.penalties = penalties
+        self.classes_by = classes_by
         if features is None:
             features = embed_windows(
                 encoder, question.windows, pooling, batch_size=batch_size, quiet=quiet
@@ -135,25 +148,31 @@ class FrozenProbe:
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is a penalty."""
+        features, labels, penalties = self.features, self.question.labels, self.penalties
         if self.question.is_regression:
-            ridge, penalty = choose_ridge(
-                self.features, self.question.labels, train, validation, self.penalties
+            ridge, penalty = choose_ridge(features, labels, train, validation, penalties)
+            return lambda some: ridge.values(features[some]), penalty
+        if self.classes_by == "ridge":
+            n_outputs = self.question.n_outputs
+            probe, penalty = choose_class_ridge(
+                features, labels, n_outputs, train, validation, penalties
             )
-            return lambda some: ridge.values(self.features[some]), penalty
-        model, penalty = choose_penalty(
-            self.features, self.question.labels, train, validation, self._fit, self.penalties
-        )
-        return lambda some: model(self.features[some]), penalty
+            return lambda some: probe.probabilities(features[some]), penalty
+        model, penalty = choose_penalty(features, labels, train, validation, self._fit, penalties)
+        return lambda some: model(features[some]), penalty
 
-    def finish(self, choices: Sequence[float]) -> Classifier:
+    def finish(self, choices: Sequence[float], some: Mask) -> Classifier:
         """As `Strategy.finish`."""
         question = self.question
+        features, labels = self.features[some], question.labels[some]
         penalty = statistics.median_low(choices)
         probe: LinearProbe | RidgeProbe
         if question.is_regression:
-            probe = fit_ridge(self.features, question.labels, penalty)
+            probe = fit_ridge(features, labels, penalty)
+        elif self.classes_by == "ridge":
+            probe = fit_class_ridges(features, labels, question.n_outputs, [penalty])[0]
         else:
-            probe = fit_probe(self.features, question.labels, question.n_outputs, penalty)
+            probe = fit_probe(features, labels, question.n_outputs, penalty)
         model = with_head(self.encoder, question, self.pooling)
         assert isinstance(model.head, nn.Linear)
         with torch.no_grad():
@@ -181,6 +200,8 @@ class FineTuning:
     mixture : MixtureConfig
         Gate and head of a SpecMoE.
     config : FineTuningConfig
+    low_rank : LowRankConfig, optional
+        What is trained inside the encoder in place of its own weights.
     seed : int
         Of new weights, order of the windows and dropout.
     tell : callable
@@ -198,6 +219,7 @@ class FineTuning:
         mixture: MixtureConfig,
         config: FineTuningConfig,
         *,
+        low_rank: LowRankConfig | None = None,
         seed: int,
         tell: Callable[[dict[str, Any]], None],
         quiet: bool,
@@ -220,6 +242,7 @@ class FineTuning:
         self.head = head
         self.mixture = mixture
         self.config = config
+        self.low_rank = low_rank
         self.seed = seed
         self.tell = tell
         self.quiet = quiet
@@ -227,17 +250,7 @@ class FineTuning:
 
     def learn(self, train: Mask, validation: Mask) -> tuple[Callable[[Mask], Array], float]:
         """As `Strategy.learn`; the choice is an epoch."""
-        model = self._fresh(train)
-        self.n_trained = count_trained(model, self.config)
-        tuned = fine_tune(
-            model,
-            self.question.some(train),
-            self.question.some(validation),
-            self.config,
-            seed=self.seed,
-            tell=self.tell,
-            quiet=self.quiet,
-        )
+        model, tuned = self._tune(train, self.question.some(validation))
 
         def answer(some: Mask) -> Array:
             windows = self.question.some(some).windows
@@ -246,20 +259,32 @@ class FineTuning:
 
         return answer, float(tuned.best_epoch)
 
-    def finish(self, choices: Sequence[float]) -> EEGModel:
+    def finish(self, choices: Sequence[float], some: Mask) -> EEGModel:
         """As `Strategy.finish`."""
-        model = self._fresh(np.ones(len(self.question.labels), bool))
-        fine_tune(
+        return self._tune(some, None, n_epochs=int(statistics.median_low(choices)) + 1)[0]
+
+    def _tune(
+        self, train: Mask, validation: Labelled | None, n_epochs: int | None = None
+    ) -> tuple[EEGModel, FineTuned]:
+        """Train a fresh model; layers of low rank have become part of its weights in the end."""
+        model = self._fresh(train)
+        merge: Callable[[], None] | None = None
+        if self.low_rank is not None:
+            merge = add_low_rank(pretrained_parts(model), self.low_rank)
+        self.n_trained = count_trained(model, self.config)
+        tuned = fine_tune(
             model,
-            Labelled(self.question.windows, self.question.labels),
-            None,
+            self.question.some(train),
+            validation,
             self.config,
             seed=self.seed,
-            n_epochs=int(statistics.median_low(choices)) + 1,
+            n_epochs=n_epochs,
             tell=self.tell,
             quiet=self.quiet,
         )
-        return model
+        if merge is not None:
+            merge()
+        return model, tuned
 
     def _fresh(self, train: Mask) -> EEGModel:
         """The encoder as pretrained, with a new gate and head; values are scaled as in `train`."""

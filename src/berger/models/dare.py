@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from berger.configuration import Config
 from berger.errors import BergerError
 from berger.models.contract import Encoder, Features, InputContract, Reconstruction
-from berger.models.dare_electrodes import ELECTRODES, find_places
+from berger.models.dare_electrodes import ELECTRODES, find_places, named_places
 from berger.models.layers import MapGain, PreNormAttentionLayer
 
 _NAMES = (
@@ -88,6 +88,9 @@ class DareConfig(Config):
         Whether a patch's token also gets its log power spectrum, through a linear layer of its own.
         The paper's gets the samples only, of which fast waves are a small part: with fresh weights
         its features say next to nothing of them (docs/log.md).
+    electrodes : tuple of str, optional
+        Names of the channels that have an embedding, where they are not those of the 10-20 system,
+        e.g. a mouse's; default: the 62 of the paper.
     unknown_electrodes : {"refuse", "nearest"}
         What becomes of electrodes without an embedding: an error, or they take the embedding of
         the nearest electrode that has one, which a warning says.
@@ -106,7 +109,22 @@ class DareConfig(Config):
     parts: Literal["all", "encoder"] = "all"
     restores: Literal["signal", "correction", "map"] = "signal"
     spectrum: bool = False
+    electrodes: tuple[str, ...] | None = Field(None, min_length=1)
     unknown_electrodes: Literal["refuse", "nearest"] = "refuse"
+
+    @property
+    def known_electrodes(self) -> tuple[str, ...]:
+        """The names, in the order of the embeddings."""
+        return self.electrodes or ELECTRODES
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = self.electrodes or ()
+        if len(set(names)) < len(names):
+            raise ValueError("electrodes: one is named twice; remove it")
+        if names and self.unknown_electrodes == "nearest":
+            raise ValueError("electrodes of one's own have no place in space; leave out `nearest`")
+        return self
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
@@ -296,7 +314,7 @@ class DareEEG(Encoder):
             raise BergerError(f"{source}: {error}") from error
 
     def places(self, ch_names: Sequence[str]) -> list[int]:
-        """Return each channel's place in `ELECTRODES`, which is that in the table of embeddings.
+        """Return each channel's place in the table of embeddings.
 
         Warns, once for each montage, where `config.unknown_electrodes` is "nearest" and a channel
         takes the embedding of its neighbour.
@@ -308,7 +326,10 @@ class DareEEG(Encoder):
         """
         montage = tuple(ch_names)
         if montage not in self._montages:
-            places, borrowed = find_places(montage, self.config.unknown_electrodes == "nearest")
+            own, nearest = self.config.electrodes, self.config.unknown_electrodes == "nearest"
+            places, borrowed = (
+                find_places(montage, nearest) if own is None else (named_places(montage, own), [])
+            )
             if borrowed:
                 told = ", ".join(f"{name} as {ELECTRODES[place]}" for name, place in borrowed)
                 warnings.warn(
@@ -332,7 +353,7 @@ class DareEncoder(nn.Module):
         dim, self.n_streams, self.patch_size = config.embed_dim, config.n_streams, config.patch_size
         self.embed = nn.Linear(config.patch_size, dim)
         self.spectrum = PatchSpectrum(config) if config.spectrum else None
-        self.electrodes = nn.Embedding(len(ELECTRODES), dim)
+        self.electrodes = nn.Embedding(len(config.known_electrodes), dim)
         self.summary_tokens = nn.Parameter(torch.empty(1, config.n_streams, dim))
         self.layers = _layers(config, config.encoder_depth)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -470,7 +491,7 @@ class DareReconstructor(nn.Module):
         super().__init__()
         dim = config.embed_dim
         self.embed = nn.Linear(dim, dim)
-        self.electrodes = nn.Embedding(len(ELECTRODES), dim)
+        self.electrodes = nn.Embedding(len(config.known_electrodes), dim)
         self.mask_token = nn.Parameter(torch.empty(1, 1, dim))
         self.layers = _layers(config, config.reconstructor_depth)
         self.norm = nn.LayerNorm(dim, eps=1e-6)

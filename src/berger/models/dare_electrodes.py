@@ -59,11 +59,13 @@ def find_places(
                 borrowed.append((name, int(distance.argmin())))
         unknown = [name for name in unknown if name not in dict(borrowed)]
     if unknown:
-        hint = "keep them out" if nearest else "keep them out, or set unknown_electrodes: nearest"
-        why = " and no position" if nearest else ""
+        located = np.isfinite(positions(unknown)).all(axis=1).any()
+        hint = ", set unknown_electrodes: nearest" if located and not nearest else ""
+        why = "" if located else " and no position"
         raise BergerError(
             f"the model has no embedding{why} for {', '.join(unknown)}; prepare the recordings "
-            f"with ch_names that {hint}."
+            f"with ch_names that keep them out{hint}, or pretrain a model with these names as "
+            "model.electrodes."
         )
     places = [
         dict(borrowed)[name] if place is None else place
@@ -77,3 +79,31 @@ def find_places(
                 "the recordings with ch_names that keep one of them."
             )
     return places, borrowed
+
+
+def named_places(ch_names: Sequence[str], known: Sequence[str]) -> list[int]:
+    """Find channels among names that are not those of the 10-20 system.
+
+    Parameters
+    ----------
+    ch_names, known : sequence of str
+        Names in `known` differ; a channel has the very name that stands there.
+
+    Returns
+    -------
+    list of int
+        Places in `known`.
+
+    Raises
+    ------
+    BergerError
+        If a channel has no place, or two have the same.
+    """
+    if unknown := [name for name in ch_names if name not in known]:
+        raise BergerError(
+            f"the model has no embedding for {', '.join(unknown)}, only for {', '.join(known)}; "
+            "prepare the recordings with ch_names that keep them out."
+        )
+    if len(set(ch_names)) < len(ch_names):
+        raise BergerError(f"channels are named twice: {', '.join(ch_names)}; keep one of each.")
+    return [list(known).index(name) for name in ch_names]

@@ -134,13 +134,15 @@ class PreNormAttentionLayer(nn.Module):
         """
         first = 0 if n_last is None else tokens.shape[1] - n_last
         normed = self.norm_attention(tokens)
-        if first:
+        # a layer of low rank beside `qkv` is part of what stands in its place, not of its weight
+        if first and isinstance(self.qkv, nn.Linear):
             dim = tokens.shape[-1]
             weight, bias = self.qkv.weight, self.qkv.bias
             query = F.linear(normed[:, first:], weight[:dim], bias[:dim])
             key, value = F.linear(normed, weight[dim:], bias[dim:]).chunk(2, dim=-1)
         else:
             query, key, value = self.qkv(normed).chunk(3, dim=-1)
+            query = query[:, first:]
         q, k, v = (
             rearrange(x, "batch tokens (heads dim) -> batch heads tokens dim", heads=self.n_heads)
             for x in (query, key, value)

@@ -25,11 +25,14 @@ def check_admitted(recording: Recording, config: PreprocessingConfig) -> None:
         )
     # As lowpass lies below half of sfreq, this also keeps it below what was recorded.
     if recording.sfreq < config.sfreq * (1 - 1e-6):
-        raise RejectedError(
-            f"{path}: was sampled at {recording.sfreq:g} Hz and would be upsampled to "
-            f"{config.sfreq:g} Hz; set sfreq to {recording.sfreq:g} or less, and lowpass below "
-            "half of that."
-        )
+        holds_band = config.lowpass is not None and config.lowpass < recording.sfreq / 2
+        if not config.upsample or not holds_band:
+            also = f", or upsample: true, which the low-pass of {config.lowpass:g} Hz allows"
+            raise RejectedError(
+                f"{path}: was sampled at {recording.sfreq:g} Hz and would be upsampled to "
+                f"{config.sfreq:g} Hz; set sfreq to {recording.sfreq:g} or less, and lowpass below "
+                f"half of that{also if holds_band else ''}."
+            )
 
 
 def check_plausible(recording: Recording, config: PreprocessingConfig) -> None:

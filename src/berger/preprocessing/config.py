@@ -50,7 +50,10 @@ class PreprocessingConfig(Config):
     Attributes
     ----------
     sfreq : float
-        Sampling rate of the result in Hz; recordings below it are rejected, not upsampled.
+        Sampling rate of the result in Hz.
+    upsample : bool
+        Whether recordings of a lower rate are brought to it, which adds no frequencies: only those
+        whose own band holds all below `lowpass`. By default they are rejected.
     highpass, lowpass : float or None
         Edges of the pass band in Hz. The response falls outside them: to −6 dB at half the
         high-pass (for one of up to 2 Hz) and at most 12.5 % above the low-pass. Without a
@@ -104,6 +107,7 @@ class PreprocessingConfig(Config):
     """
 
     sfreq: float = Field(200.0, gt=0)
+    upsample: bool = False
     highpass: float | None = Field(0.3, gt=0)
     lowpass: float | None = Field(75.0, gt=0)
     notch: Literal["auto"] | Annotated[float, Field(gt=0)] | None = None

@@ -28,6 +28,8 @@ def _band_edge(sfreq: float, config: PreprocessingConfig) -> tuple[float | None,
     lowpass = config.lowpass
     if lowpass is None and sfreq > config.sfreq:
         lowpass = 0.9 * nyquist
+    if lowpass is not None and sfreq < config.sfreq:  # room to cut off the mirrored band
+        nyquist = (lowpass + nyquist) / 2
     return lowpass, nyquist if lowpass is None else min(1.25 * lowpass, nyquist)
 
 

@@ -11,7 +11,8 @@ Every sentence about a result is worked out from the numbers in the folder, neve
 - `blocks`, `style`: what a report is made of, and how its figures look.
 - `corpus_groups`: subjects, montages and sites of a corpus.
 - `corpus_section`, `pretraining_section`, `decoding_section`, `evaluation_section`: what is said;
-  the figures beside.
+  the figures beside. `learning` and `sleep`: the parts of an evaluation about learning curves and
+  about hypnograms.
 - `methods`: the paragraph for a paper, and the exact configuration.
 """
 

@@ -42,7 +42,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text; numeric columns are aligned to the right.
+    """Rows of text; numeric columns are aligned to the right, and may have several lines.
 
     Attributes
     ----------
@@ -68,7 +68,10 @@ class Table:
         """Whether it is too wide for a narrow screen, where its rows are then cards."""
         headings = [max(heading.split(), key=len, default="") for heading in self.columns]
         columns = zip(headings, *self.rows, strict=True)
-        return sum(2 + max(8, *map(len, column)) for column in columns) > NARROW
+        widths = (
+            max(len(line) for cell in column for line in cell.split("\n")) for column in columns
+        )
+        return sum(2 + max(8, width) for width in widths) > NARROW
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from berger.reports.blocks import Image
 from berger.reports.corpus_figures import shortened
-from berger.reports.style import HALF, INK, MUTED, THIRD, WIDE, Look, Style, axes, embed
+from berger.reports.style import HALF, INK, MUTED, THIRD, WIDE, Look, Style, axes, embed, head
 
 Array = npt.NDArray[np.float64]
 
@@ -139,7 +139,7 @@ def confusion(counts: pd.DataFrame, model: str, look: Look) -> Image:
     )
     ax.set_yticks(range(n_classes), names, rotation=90 if n_classes <= 3 else 0, va="center")
     ax.set(xlabel="predicted class", ylabel="true class")
-    figure.suptitle(model, x=0.02, ha="left", fontsize=9.5, fontweight="bold", wrap=True)
+    head(figure, model)
     ax.tick_params(length=0)
     ax.grid(visible=False)
     for side in ax.spines.values():

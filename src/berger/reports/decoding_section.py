@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -24,22 +24,27 @@ from berger.reports.blocks import (
     topic,
 )
 from berger.reports.decoding_figures import VALUES
-from berger.reports.folders import Part, Run, mapping
+from berger.reports.folders import Part, Run, mapping, tested_people
 from berger.reports.regression_section import regression_section
 from berger.reports.scores import (
     CHANCE,
     EVERYBODY,
     UNSEEN,
+    WITHIN,
+    bootstrap_over,
     chance_level,
     class_names,
     comparison,
     in_order,
     looks_of,
+    number,
     own_accuracies,
     read_predictions,
     read_results,
     relation,
     scores_of,
+    tested_on,
+    within_subject,
 )
 
 MOST_PEOPLE = 200
@@ -55,6 +60,8 @@ def decoding_section(part: Part) -> Section:
     lead = "" if run.record else "This run has not ended; what it has left so far is shown. "
     if title := task.get("title") or task.get("name"):
         lead += f"{str(title).rstrip('.')}. "
+    if within_subject(task):
+        lead += f"{WITHIN} "
     numbers: list[Number] = []
     try:
         results = read_results(run)
@@ -62,7 +69,9 @@ def decoding_section(part: Part) -> Section:
         lead += "Its results are not known yet."
     else:
         lead += comparison(results, chance_level(run))
-        numbers = _numbers(results, chance_level(run))
+        numbers = _numbers(results, chance_level(run), within_subject(task))
+    if mapping(run.record, "checkpoint").get("pretraining_people") == "unknown":
+        lead += " The checkpoint does not say whose recordings it was pretrained on."
     topics = [
         topic("Balanced accuracy", lambda: _accuracy(run)),
         topic("Person by person", lambda: _people(run)),
@@ -72,7 +81,7 @@ def decoding_section(part: Part) -> Section:
     return Section("Decoding", part.name, lead, numbers, topics)
 
 
-def _numbers(results: pd.DataFrame, chance: float) -> list[Number]:
+def _numbers(results: pd.DataFrame, chance: float, within: bool) -> list[Number]:
     overall = scores_of(results, EVERYBODY)
     if overall.empty:
         return []
@@ -96,7 +105,10 @@ def _numbers(results: pd.DataFrame, chance: float) -> list[Number]:
         meaning = f"{model}; how often a window of a class scores above one of another; chance 0.50"
         numbers.append(Number(f"{row['auroc']:.2f}", "area under the ROC curve", meaning))
     people, windows = int(row["n_subjects"]), int(row["n_windows"])
-    meaning = f"{counted(windows, 'window')}, each tested by a model without labels of that person"
+    whose = "other recordings of that person" if within else "without labels of that person"
+    meaning = (
+        f"{counted(windows, 'window')}, each tested by a model {'of ' if within else ''}{whose}"
+    )
     return [*numbers, Number(f"{people:,}", "people tested", meaning)]
 
 
@@ -111,8 +123,8 @@ def _accuracy(run: Run) -> Iterator[Block]:
     images = [figures.forest(results[results["fold"] == 0], models, chance)]
     caption = (
         "Balanced accuracy: the share of windows classified correctly, averaged over classes. "
-        f"Dashed is chance ({chance:.2f}). Lines are 95% intervals (bootstrap over people) around "
-        "the value over all folds together"
+        f"Dashed is chance ({chance:.2f}). Lines are 95% intervals (bootstrap "
+        f"{bootstrap_over(results[results['fold'] == 0])}) around the value over all folds together"
     )
     caption += "; hollow marks count only people unseen in pretraining." if len(unseen) else "."
     with suppress(BergerError):  # the next topic says what is missing
@@ -128,10 +140,10 @@ def _accuracy(run: Run) -> Iterator[Block]:
         )
     yield Figure(tuple(images), caption)
     yield from _seen(run, unseen)
-    yield _table(everybody, unseen)
+    yield _table(everybody, unseen, within_subject(mapping(run.record, "task")))
 
 
-def _table(everybody: pd.DataFrame, unseen: pd.DataFrame) -> Table:
+def _table(everybody: pd.DataFrame, unseen: pd.DataFrame, within: bool) -> Table:
     rows = []
     for people, scores in ((EVERYBODY, everybody), (UNSEEN, unseen)):
         for model in in_order(scores.index):
@@ -140,12 +152,12 @@ def _table(everybody: pd.DataFrame, unseen: pd.DataFrame) -> Table:
             rows.append(
                 (
                     model,
-                    people,
+                    tested_on(people, within),
                     f"{int(row['n_subjects']):,}",
                     f"{int(row['n_windows']):,}",
-                    _number(value),
+                    number(value),
                     f"{low:.3f}–{high:.3f}" if np.isfinite([low, high]).all() else "–",
-                    *(_number(row.get(name, np.nan)) for name in ("auroc", "kappa", "f1_weighted")),
+                    *(number(row.get(name, np.nan)) for name in ("auroc", "kappa", "f1_weighted")),
                 )
             )
     numeric = ("people", "windows", "balanced accuracy", "95% interval", "ROC-AUC", "kappa", "F1")
@@ -158,10 +170,6 @@ def _table(everybody: pd.DataFrame, unseen: pd.DataFrame) -> Table:
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "–"
-
-
 def _seen(run: Run, unseen: pd.DataFrame) -> Iterator[Block]:
     """Say who was in pretraining, and what the others' numbers are."""
     if "seen_in_pretraining" not in run.record:
@@ -170,7 +178,7 @@ def _seen(run: Run, unseen: pd.DataFrame) -> Iterator[Block]:
     if not seen:
         yield Text("No recording of a tested person was in pretraining.")
         return
-    tested = {person for fold in run.record.get("folds") or () for person in fold.get("test", ())}
+    tested = tested_people(run.record)
     who = f"{len(seen)} of {len(tested)}" if tested else f"{len(seen)}"
     sentence = (
         f"Recordings of {who} people tested were in pretraining, without labels. That may make "
@@ -201,10 +209,13 @@ def _people(run: Run) -> Iterator[Block]:
         yield Figure((chart,), "A mark for each person, and the mean over people in black.")
     spread = wide[models[0]].dropna()
     worst, best = spread.idxmin(), spread.idxmax()
-    yield Text(
-        f"The balanced accuracy of the {models[0]} differs between people: from "
-        f"{spread[worst]:.2f} ({worst}) to {spread[best]:.2f} ({best})."
-    )
+    if len(spread) > 1:
+        yield Text(
+            f"The balanced accuracy of the {models[0]} differs between people: from "
+            f"{spread[worst]:.2f} ({worst}) to {spread[best]:.2f} ({best})."
+        )
+    else:
+        yield Text("One person was tested, from whom nothing follows for others.")
     if (single_class := own["n_classes"] < 2).any():
         who = counted(own.loc[single_class, "subject"].nunique(), "person", "people")
         yield Note(
@@ -218,7 +229,7 @@ def _people(run: Run) -> Iterator[Block]:
     table = Table(
         ("subject", "in pretraining", *models),
         [
-            (str(name), "yes" if seen[name] else "no", *(_number(row[model]) for model in models))
+            (str(name), "yes" if seen[name] else "no", *(number(row[model]) for model in models))
             for name, row in wide.head(MOST_PEOPLE).iterrows()
         ],
         frozenset(models),
@@ -235,26 +246,42 @@ def _folds(run: Run) -> Iterator[Block]:
     if single.empty:
         yield Text("There is no result of a single fold.")
         return
+    tested, lines, depends = (
+        ("recording", "", "which recording")
+        if within_subject(mapping(run.record, "task"))
+        else (
+            "people",
+            "; lines are 95% intervals (bootstrap over the fold's people, where there are two at "
+            "least)",
+            "who",
+        )
+    )
     yield Figure(
         (figures.folds(single, looks_of(single["model"]), chance),),
-        "Balanced accuracy on the people of each fold; lines are 95% intervals (bootstrap over the "
-        "fold's people, where there are two at least). How far the marks of one model lie apart "
-        "says how much its number depends on who happens to be tested. "
+        f"Balanced accuracy on the {tested} of each fold{lines}. How far the marks of one model "
+        f"lie apart says how much its number depends on {depends} happens to be tested. "
         f"Dashed is chance ({chance:.2f}).",
     )
 
 
 def _confusion(run: Run) -> Iterator[Block]:
     predictions = read_predictions(run)
-    classes = class_names(run, {*predictions["truth"], *predictions["prediction"]})
+    yield confusions(
+        predictions, class_names(run, {*predictions["truth"], *predictions["prediction"]})
+    )
+
+
+def confusions(predictions: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """Show how the windows of each class were classified (``model, truth, prediction``)."""
     images = []
     for model, look in looks_of(predictions["model"]).items():
         part = predictions[predictions["model"] == model]
         counts = pd.crosstab(part["truth"], part["prediction"])
         counts = counts.reindex(index=classes, columns=classes, fill_value=0)
         images.append(figures.confusion(counts, model, look))
-    yield Figure(
+    seeds = " and seeds" if "seed" in predictions else ""
+    return Figure(
         tuple(images),
-        "Rows are what a window was, columns what it was taken for, over all folds: share of the "
-        "row, and number of windows. A perfect model fills the diagonal.",
+        f"Rows are what a window was, columns what it was taken for, over all folds{seeds}: share "
+        "of the row, and number of windows. A perfect model fills the diagonal.",
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,24 @@ from berger.reports.blocks import (
     enumeration,
     topic,
 )
+from berger.reports.decoding_section import confusions
 from berger.reports.folders import Part, Run, mapping
+from berger.reports.learning import learning_blocks
 from berger.reports.regression_figures import SCORES, looks_with_chance
-from berger.reports.scores import EVERYBODY, looks_of
+from berger.reports.scores import (
+    EVERYBODY,
+    WITHIN,
+    bootstrap_over,
+    looks_of,
+    number,
+    tested_on,
+    within_subject,
+)
+from berger.reports.sleep import sleep_blocks
+from berger.reports.style import Look
 
 SEEN = " (seen in pretraining)"
+UNKNOWN = " (pretrained on unknown people)"
 KEYS = ("task", "model", "adaptation", "title", "people", "seed", "fold", "n_seeds")
 
 
@@ -52,14 +66,14 @@ def evaluation_section(part: Part) -> Section:
     else:
         sure = (comparisons["verdict"] != "no difference").sum()
         lead += (
-            f"Of {counted(len(comparisons), 'comparison')}, {sure} "
-            f"{'is' if sure == 1 else 'are'} a difference that is sure, corrected for their number."
+            f"Of {counted(len(comparisons), 'comparison')}, {sure or 'none'} "
+            f"{'show' if sure > 1 else 'shows'} a difference, corrected for their number."
         )
         numbers.append(
             Number(
                 f"{sure} of {len(comparisons)}",
-                "sure differences",
-                "between a model and a baseline or another model, after Holm's correction",
+                "comparisons show a difference",
+                "of a model from a baseline or another model, after Holm's correction",
             )
         )
     if len(failed):
@@ -92,7 +106,8 @@ def _overall(run: Run, task: str | None = None) -> pd.DataFrame:
 
 
 def _marked(row: dict[str, Any]) -> str:
-    return f"{row['title']}{SEEN if row['seen_in_pretraining'] else ''}"
+    unknown = row.get("pretraining_people") == "unknown"
+    return f"{row['title']}{SEEN if row['seen_in_pretraining'] else ''}{UNKNOWN * unknown}"
 
 
 def _table(run: Run) -> Iterator[Block]:
@@ -121,9 +136,9 @@ def _table(run: Run) -> Iterator[Block]:
             continue
         rows = [
             (
-                str(row["task"]),
                 str(row["shown"]),
-                str(row["people"]),
+                str(row["task"]),
+                tested_on(str(row["people"]), within_subject(mapping(described, row["task"]))),
                 f"{int(row['n_subjects']):,}",
                 f"{int(row['n_seeds'])}",
                 *(_with_interval(row, score) for score in scores),
@@ -131,14 +146,55 @@ def _table(run: Run) -> Iterator[Block]:
             for row in own.to_dict("records")
         ]
         numeric = ("people", "seeds", *scores.values())
-        yield Table(
-            ("task", "model", "tested on", *numeric),
+        table = Table(
+            ("model", "task", "tested on", *numeric),
             rows,
             frozenset(numeric),
-            f"Over all folds, means over seeds, with 95% intervals (bootstrap over people). {what} "
-            "Click a heading to sort.",
+            "Over all folds, means over seeds, with 95% intervals (bootstrap "
+            f"{bootstrap_over(own)}). {what} Click a heading to sort.",
             sortable=True,
         )
+        yield _without_sameness(table, "task", "tested on")
+        yield from _published(described, names, scores)
+
+
+def _published(
+    described: dict[str, Any], tasks: Sequence[str], scores: Mapping[str, str]
+) -> Iterator[Block]:
+    """Show what tasks say that others have reported, a row for each model, split and source."""
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
+    for task in tasks:
+        for result in mapping(described, task).get("published") or ():
+            key = (task, *(str(result[name]) for name in ("model", "split", "source")))
+            spread = "" if result["spread"] is None else f" ± {result['spread']:g}"
+            value = f"{result['value']:g}{spread}".replace("-", "−")
+            rows.setdefault(key, {})[result["metric"]] = value
+    reported = [score for score in scores if any(score in values for values in rows.values())]
+    if rows:
+        numeric = [scores[score] for score in reported]
+        table = Table(
+            ("published, not measured here", "task", *numeric, "split", "source"),
+            [
+                (model, task, *(values.get(score, "–") for score in reported), split, source)
+                for (task, model, split, source), values in rows.items()
+            ],
+            frozenset(numeric),
+            "Published by others and not measured here: with other splits, programs and perhaps "
+            "people, so that a distance from a number above says nothing about models. As the "
+            "task's file gives them; they are in no comparison.",
+        )
+        yield _without_sameness(table, "task")
+
+
+def _without_sameness(table: Table, *columns: str) -> Table:
+    """Leave columns out that say the same in every row."""
+    kept = [
+        place
+        for place, column in enumerate(table.columns)
+        if column not in columns or len({row[place] for row in table.rows}) > 1
+    ]
+    rows = [tuple(row[place] for place in kept) for row in table.rows]
+    return replace(table, columns=[table.columns[place] for place in kept], rows=rows)
 
 
 def _task(run: Run, task: str) -> Iterator[Block]:
@@ -150,9 +206,16 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     title = str(facts.get("title") or task).rstrip(".")
     description = str(facts.get("description") or "")
     yield Text(f"{title}. {description}".strip())
+    if within_subject(facts):
+        yield Note(WITHIN)
     everybody = overall[overall["people"] == EVERYBODY]
     marked = overall["seen_in_pretraining"].any()
-    caption = "Over all folds, means over seeds; lines are 95% intervals (bootstrap over people)."
+    caption = (
+        "Over all folds, means over seeds; lines are 95% intervals (bootstrap "
+        f"{bootstrap_over(overall)})."
+    )
+    if facts.get("kind") == "regression":
+        caption += " Chance is the mean of the people learned from: its correlation has no meaning."
     if marked:
         caption += " Hollow marks count only people unseen in pretraining."
     if facts.get("kind") == "regression":
@@ -160,68 +223,137 @@ def _task(run: Run, task: str) -> Iterator[Block]:
         models = looks_with_chance(by_title.index)
         images = [regression_figures.forest(by_title, models, s) for s in ("pearson", "rmse")]
         yield Figure(tuple(images), caption)
+        yield from _sites(run, task)
+        yield from _learning(run, task, overall)
         return
     chance = 1 / max(len(facts.get("classes") or ()), 1)
     shown = overall.drop(columns="model").rename(columns={"shown": "model"})
-    image = decoding_figures.forest(shown, looks_of(everybody["shown"]), chance)
+    models = looks_of(everybody["shown"])
+    image = decoding_figures.forest(shown, models, chance)
     yield Figure((image,), f"{caption} Dashed is chance ({chance:.2f}).")
-    yield from _confusion(run, task, [str(name) for name in facts.get("classes") or ()])
+    yield from _sites(run, task)
+    if facts.get("sleep_stages") and models:
+        yield from topic("", lambda: _sleep(run, task, models, overall)).blocks
+    if models:
+        classes = [str(name) for name in facts.get("classes") or ()]
+        confusion = topic("", lambda: [confusions(_predictions(run, task), classes)])
+        yield Details("Confusion matrices", confusion.blocks)
+    yield from _learning(run, task, overall)
 
 
-def _confusion(run: Run, task: str, classes: list[str]) -> Iterator[Block]:
-    columns = ("task", "title", "truth", "prediction", "seen_in_pretraining")
+def _sites(run: Run, task: str) -> Iterator[Block]:
+    """Yield the scores at each site that was left out, where sites were."""
+    results = run.table("results.parquet", (*KEYS, "seen_in_pretraining"))
+    rows = results[(results["task"] == task) & (results["people"] == EVERYBODY)]
+    if "site" not in rows or rows["site"].isna().all():
+        return
+    values = mapping(run.record, "tasks", task).get("kind") == "regression"
+    rows = rows.dropna(subset="site")
+    rows = rows.assign(shown=[_marked(row) for row in rows.to_dict("records")])
+    score = "rmse" if values else "balanced_accuracy"
+    means = rows.pivot_table(score, "shown", "site", "mean", sort=False)
+    people = rows.groupby("site")["n_subjects"].max()
+    heads = [f"{site} ({counted(int(people[site]), 'person', 'people')})" for site in means]
+    yield Table(
+        ("model", *heads),
+        [
+            (str(model), *map(number, row))
+            for model, row in zip(means.index, means.to_numpy().tolist(), strict=True)
+        ],
+        frozenset(heads),
+        f"{'RMSE' if values else 'Balanced accuracy'} at each site, of models that learned at the "
+        "others; means over seeds.",
+    )
+
+
+def _learning(run: Run, task: str, overall: pd.DataFrame) -> Iterator[Block]:
+    shown = dict(zip(overall["title"], overall["shown"], strict=True))
+    if blocks := topic("", lambda: learning_blocks(run, task, shown)).blocks:
+        yield Details("Learning curves", blocks)
+
+
+def _predictions(run: Run, task: str) -> pd.DataFrame:
+    """Return a task's predictions, with the title in the place of the model's name, as shown."""
+    columns = ("task", "title", "seed", "fold", "truth", "prediction", "seen_in_pretraining")
     predictions = run.table("predictions.parquet", columns)
     predictions = predictions[predictions["task"] == task]
-    seen = predictions.groupby("title")["seen_in_pretraining"].transform("any")
-    shown = predictions["title"].where(~seen.astype(bool), predictions["title"] + SEEN)
-    images = []
-    for model, look in looks_of(shown).items():
-        part = predictions[shown == model]
-        counts = pd.crosstab(part["truth"], part["prediction"])
-        counts = counts.reindex(index=classes, columns=classes, fill_value=0)
-        images.append(decoding_figures.confusion(counts, model, look))
-    if images:
-        caption = (
-            "Rows are what a window was, columns what it was taken for, over all folds and seeds: "
-            "share of the row, and number of windows. A perfect model fills the diagonal."
-        )
-        yield Details("Confusion matrices", [Figure(tuple(images), caption)])
+    seen = predictions.groupby("title")["seen_in_pretraining"].transform("any").astype(bool)
+    rows = predictions.assign(seen_in_pretraining=seen).to_dict("records")
+    return predictions.assign(model=[_marked(row) for row in rows])
+
+
+def _sleep(run: Run, task: str, models: dict[str, Look], overall: pd.DataFrame) -> Iterator[Block]:
+    """Show hypnograms, of the model with the highest κ first."""
+    facts = mapping(run.record, "tasks", task)
+    kappa = overall[overall["people"] == EVERYBODY].set_index("shown")["kappa"]
+    order = sorted(models, key=lambda model: -np.nan_to_num(float(kappa[model]), nan=-2.0))
+    window = float(facts["window_seconds"])
+    yield from sleep_blocks(
+        _predictions(run, task),
+        {model: models[model] for model in order},
+        [str(stage) for stage in facts["sleep_stages"]],
+        window,
+        int(run.record.get("seed", 0)),
+    )
 
 
 def _compared(run: Run) -> Iterator[Block]:
     comparisons = _comparisons(run)
     overall = _overall(run)
-    shown = dict(zip(overall["title"], overall["shown"], strict=True))
+    described = mapping(run.record, "tasks")
+    errors = {name for name in described if mapping(described, name).get("kind") == "regression"}
+    titles = zip(overall["task"], overall["title"], strict=True)
+    shown = dict(zip(titles, overall["shown"], strict=True))
     rows = [
         (
-            str(row["task"]),
-            shown.get(row["model"], row["model"]),
-            shown.get(row["other"], row["other"]),
+            *(shown.get((row["task"], row[name]), row[name]) for name in ("model", "other")),
+            tested_on(str(row["task"]), within_subject(mapping(described, row["task"]))),
             str(row["verdict"]),
-            _signed(row["difference"]),
-            f"{_signed(row['low'])} to {_signed(row['high'])}"
+            _signed(row["difference"], row["task"] in errors),
+            f"{_signed(row['low'], row['task'] in errors)} to "
+            f"{_signed(row['high'], row['task'] in errors)}"
             if np.isfinite([row["low"], row["high"]]).all()
             else "–",
-            _number(row["p"]),
-            _number(row["p_holm"]),
+            number(row["p"]),
+            number(row["p_holm"]),
         )
         for row in comparisons.to_dict("records")
     ]
     yield Text(
         "Tested on the same people. If two models are alike, it does not matter which of them "
         "answered for a person; p is how often swapping them person by person makes a difference "
-        "as large as the one found. Corrected after Holm for the number of comparisons of a task; "
-        "“no difference” means that none is shown, not that there is none."
+        "as large as the one found. Corrected after Holm for the number of comparisons of a task, "
+        "it must be below 0.05; “no difference” means that none is shown, not that there is none. "
+        "Intervals are each of one comparison, not corrected."
     )
+    overs = comparisons.get("interval_over", pd.Series("people", comparisons.index))
+    if "recordings" in set(overs):
+        yield Text(
+            "Where one person is tested within subject, his recordings take the place of people. "
+            "p of few recordings cannot be small: of three, a quarter at best."
+        )
+    for task, own in comparisons.groupby("task", sort=False):
+        over, count = ("recording", "n_recordings"), "n_subjects"
+        if set(overs[own.index]) == {"recordings"}:
+            count = "n_recordings"
+        else:
+            over = ("person", "people")
+        n_swapped = int(overall.loc[overall["task"] == task, count].max())
+        if len(own) * 2 ** (1 - n_swapped) >= 0.05:  # all swapped and none are as large as it is
+            yield Note(
+                f"{task}: with {counted(n_swapped, *over)} and "
+                f"{counted(len(own), 'comparison')} none could show a difference, however large."
+            )
     numeric = ("difference", "95% interval", "p", "p, corrected")
-    yield Table(
-        ("task", "model", "against", "verdict", *numeric),
+    table = Table(
+        ("model", "against", "task", "verdict", *numeric),
         rows,
         frozenset(numeric),
         "Difference of balanced accuracies, or of root mean squared errors, where less is better; "
         "means over seeds. Click a heading to sort.",
         sortable=True,
     )
+    yield _without_sameness(table, "task")
 
 
 def _failures(failed: pd.DataFrame) -> Iterator[Block]:
@@ -237,14 +369,18 @@ def _failures(failed: pd.DataFrame) -> Iterator[Block]:
 def _with_interval(row: dict[str, Any], score: str) -> str:
     value = float(row.get(score, np.nan))
     ends = [float(row.get(f"{score}_{end}", np.nan)) for end in ("low", "high")]
+    write = _error if score == "rmse" else number
     if not np.isfinite(ends).all():
-        return _number(value)
-    return f"{_number(value)} ({_number(ends[0])} to {_number(ends[1])})"
+        return write(value)
+    return f"{write(value)}\n({write(ends[0])} to {write(ends[1])})"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "–"
+def _error(value: float) -> str:
+    """Write a root mean squared error, which may have any unit."""
+    return f"{value:.3g}" if np.isfinite(value) else "–"
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−") if np.isfinite(value) else "–"
+def _signed(value: float, is_error: bool) -> str:
+    """Write a difference, of scores or of root mean squared errors."""
+    text = f"{value:+.3g}" if is_error else f"{value:+.3f}"
+    return text.replace("-", "−") if np.isfinite(value) else "–"

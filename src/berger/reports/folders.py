@@ -125,6 +125,11 @@ class Run:
         """What the checkpoint says of its input, preprocessing included; may be empty."""
         return mapping(self._mapping("checkpoint/config.json"), "contract")
 
+    @cached_property
+    def cell(self) -> dict[str, Any]:
+        """Content of ``cell.json``, of a cell of an evaluation; empty where it is none."""
+        return self._mapping("cell.json")
+
     @property
     def config_text(self) -> str:
         """``config.yaml`` as it stands."""
@@ -176,6 +181,13 @@ class Run:
         BergerError
             If it is missing, holds nothing yet or a line in it is damaged.
         """
+        return self._log(("step", "split", "loss"))
+
+    def epochs(self) -> pd.DataFrame:
+        """Read the ``log.jsonl`` of a fine-tuning, with a row per epoch; raises as `log` does."""
+        return self._log(("epoch", "train_loss", "validation_loss"))
+
+    def _log(self, columns: tuple[str, ...]) -> pd.DataFrame:
         path = self._existing("log.jsonl")
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         try:
@@ -183,8 +195,8 @@ class Run:
         except json.JSONDecodeError as error:
             raise BergerError(f"{path}: a line in it is no JSON; restore the file.") from error
         log = pd.DataFrame(row for row in rows if isinstance(row, dict))
-        if not {"step", "split", "loss"} <= set(log.columns):
-            raise BergerError(f"{path}: holds no step yet, so there is no curve to show.")
+        if not {*columns} <= {*log.columns}:
+            raise BergerError(f"{path}: holds no {columns[0]} yet, so there is no curve to show.")
         return log
 
     def _existing(self, name: str) -> Path:
@@ -226,6 +238,16 @@ def aligns(config: Mapping[str, Any]) -> bool:
 def restores(config: Mapping[str, Any]) -> bool:
     """Tell whether a run's objective restores whole signals, so that it leaves some."""
     return mapping(config, "objective").get("name") != "dual-alignment"
+
+
+def tested_people(record: Mapping[str, Any]) -> set[str]:
+    """Return who was tested in the folds of a record; of one within a subject, that person."""
+    folds = record.get("folds") or ()
+    return {
+        person
+        for fold in folds
+        for person in ([fold["within"]] if fold.get("within") else fold.get("test", ()))
+    }
 
 
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -9,7 +9,16 @@ from berger import __version__
 from berger.errors import BergerError
 from berger.reports.blocks import Copyable, Section, Text, Topic, counted, enumeration
 from berger.reports.corpus_groups import SCALP, hours_text, listed, species_of, subjects_noun
-from berger.reports.folders import Part, Run, aligns, mapping, model_name, restores
+from berger.reports.folders import (
+    Part,
+    Run,
+    aligns,
+    mapping,
+    model_name,
+    restores,
+    tested_people,
+)
+from berger.reports.scores import within_subject
 
 SPECMOE = (
     "Darankoum D., Habermacher C., Volle J., Grudinin S. SpecMoE: Spectral Mixture-of-Experts "
@@ -219,6 +228,13 @@ def _watched(record: Mapping[str, Any], besides: str) -> str:
     if not people:
         return ""
     train, others = (len(people.get(part, ())) for part in ("train", "validation"))
+    if record.get("validation_by") == "time":
+        who = "One person was" if train == 1 else f"All {train} people were"
+        return (
+            f" {who} trained on; losses and {besides} are those of the end of each recording, "
+            "which was not trained on and says nothing of others. The weights of the last step "
+            "were kept."
+        )
     return (
         f" Of {train + others} people, {train} were trained on; losses and {besides} are those "
         f"of the {others} others. The weights of the last step were kept."
@@ -371,17 +387,24 @@ def _adaptation(run: Run, cite: Cite) -> str:
     )
     trained = checkpoint.get("trained_parameters")
     size = f" ({trained:,} parameters)" if trained else ""
-    if config.get("strategy") == "frozen probe":
+    if config.get("strategy") in ("frozen probe", "ridge probe"):
+        kind = "class-balanced logistic"
+        if task.get("kind") == "regression":
+            kind = "ridge"
+        elif config["strategy"] == "ridge probe":
+            kind = "class-balanced ridge"
         text += (
-            f" The pretrained encoder was frozen and its features were {pooled}; a "
-            f"{'ridge' if task.get('kind') == 'regression' else 'class-balanced logistic'} "
+            f" The pretrained encoder was frozen and its features were {pooled}; a {kind} "
             f"regression{size} on standardised features was fitted to them."
         )
+        if kind == "class-balanced ridge":
+            text += " Its scores, times the number of classes, became probabilities by a softmax."
     elif config.get("strategy") == "fine-tuning" and mapping(config, "fine_tuning"):
         text += _fine_tuning(config, checkpoint.get("name") == "specmoe", pooled, size)
         text += _adapter(mapping(config, "adapter"))
     chosen = {
         "frozen probe": "The strength of the L2 penalty",
+        "ridge probe": "The strength of the L2 penalty",
         "fine-tuning": "The epoch whose weights were used",
     }.get(str(config.get("strategy")), "What was left open")
     if aligned := record.get("euclidean_alignment"):
@@ -391,19 +414,36 @@ def _adaptation(run: Run, cite: Cite) -> str:
             f"alignment{cite(ALIGNMENT)})."
         )
     if folds := record.get("folds"):
-        people = {person for fold in folds for person in fold.get("test", ())}
-        text += (
-            f" It was tested in {len(folds)} folds by person ({len(people)} people), such that "
-            "nobody was in more than one of the training, validation and test parts of a fold. "
-            f"{chosen} was chosen by the validation people; the test people were used once."
-        )
+        people = tested_people(record)
+        of = "people"
+        if within_subject(task):
+            of = "recordings"
+            text += (
+                f" It was tested within subject, {counted(len(people), 'person', 'people')} each "
+                f"alone, in {len(folds)} folds by recording: a recording was tested by what was "
+                f"learned from others of the same person. {chosen} was chosen by one of them; the "
+                "test recording was used once."
+            )
+        else:
+            text += (
+                f" It was tested in {len(folds)} folds by person ({len(people)} people), such that "
+                "nobody was in more than one of the training, validation and test parts of a fold. "
+                f"{chosen} was chosen by the validation people; the test people were used once."
+            )
+        if shots := record.get("shots"):
+            kind = "in all" if task.get("kind") == "regression" else "of each class"
+            text += (
+                f" Few-shot: everything was fitted to and chosen by {shots} windows {kind} of the "
+                f"training {of} and as many of the validation {of}."
+            )
         seen = record.get("seen_in_pretraining") or ()
         text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
     regression = task.get("kind") == "regression"
+    alone = within_subject(task) and len(tested_people(record)) == 1
     scores = "correlations and root mean squared errors" if regression else "balanced accuracies"
     text += (
         f" Results are {scores} over all folds together, with 95% percentile intervals of a "
-        "bootstrap over people."
+        f"bootstrap over {'the recordings of the one person' if alone else 'people'}."
     )
     baselines = [str(name) for name in config.get("baselines") or () if name != "chance"]
     if regression:
@@ -496,6 +536,17 @@ def _fine_tuning(config: Mapping[str, Any], is_mixture: bool, pooled: str, size:
         text += " What was pretrained stayed frozen."
     elif unfreeze:
         text += f" What was pretrained was frozen before epoch {unfreeze + 1}."
+    if every := settings.get("unfreeze_every"):
+        text += (
+            " From then on its depths were trained one after another, from the last to the first, "
+            f"a further one every {counted(every, 'epoch')}."
+        )
+    if low_rank := mapping(config, "low_rank"):
+        text += (
+            " The encoder's own weights stayed as they were; beside its linear layers and "
+            f"convolutions layers of rank {low_rank['rank']} were trained (LoRA, alpha "
+            f"{low_rank['alpha']}), and added to them in the end."
+        )
     return text
 
 
@@ -521,12 +572,27 @@ def _evaluation(run: Run, cite: Cite) -> str:
     named = enumeration(f"{name} ({kinds.get(name, 'model')})" for name in models)
     by = f", adapted by {enumeration(methods)}," if methods else ""
     compared = f"{named}{by} and " if models else ""
+    shots = {name: mapping(tasks, name).get("shots") for name in tasks}
+    few = [f"{number} on {name}" for name, number in shots.items() if number]
+    learned = (
+        f" Few-shot ({enumeration(few)}): every model and baseline was fitted to and chosen by so "
+        "many windows of each class, or of a regression in all, of the training people and as "
+        "many of the validation people."
+    )
+    within = [name for name in tasks if within_subject(mapping(tasks, name))]
+    alone = (
+        f" {enumeration(within)} {'was' if len(within) == 1 else 'were'} tested within subject: "
+        "there a fold is a recording, tested by what was learned from others of the same person; "
+        "intervals and swaps are over recordings where there is one person only."
+    )
+    baselines = [*config["baselines"], *(run.record.get("published_models") or ())]
     return (
-        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(config['baselines'])} were "
+        f"On {enumeration(tasks)}, {compared}the baselines {enumeration(baselines)} were "
         "tested on the same folds by person: choices were made on validation people, and test "
         f"people were read once in each fold, with {counted(len(seeds), 'seed')}. Scores are means "
         "over seeds with 95% bootstrap intervals over people; models were compared by swapping "
         f"them person by person, corrected for the number of comparisons{cite(HOLM)}."
+        f"{alone if within else ''}{learned if few else ''}"
     )
 
 

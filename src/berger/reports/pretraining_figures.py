@@ -181,7 +181,7 @@ def curves(log: pd.DataFrame) -> tuple[Image, ...]:
 
 
 def features(log: pd.DataFrame) -> tuple[Image, ...]:
-    """Draw what the log says of the features of people not trained on."""
+    """Draw what the log says of the features of what was not trained on."""
     rows = log[log["split"] == "validation"]
     images = []
     for column in [name for name in MEASURES if name in rows]:
@@ -271,7 +271,7 @@ def _loss(parts: Mapping[str, pd.DataFrame]) -> Image:
     _positive_axis(ax, pd.concat(list(parts.values()))["loss"])
     ax.set(xlabel="step", ylabel="loss (no unit)")
     figure.legend(loc="outside upper left", ncols=2)
-    return embed(figure, "Total loss over the steps, in training and on people not trained on.")
+    return embed(figure, "Total loss over the steps, in training and validation.")
 
 
 def _terms(parts: Mapping[str, pd.DataFrame], terms: Sequence[str]) -> Image:

@@ -34,7 +34,7 @@ def pretraining_section(part: Part) -> Section:
     record = run.record
     numbers: list[Number] = []
     lead = "" if record else "This run has not ended; what it has left so far is shown. "
-    features = topic("Features of people not trained on", lambda: _features(run))
+    features = topic(f"Features of {watched(run)}", lambda: _features(run))
     if not restores(run.config):
         numbers = _training_numbers(run)
         topics = [
@@ -48,20 +48,30 @@ def pretraining_section(part: Part) -> Section:
     except BergerError:
         lead += "How well it restores is not known yet."
     else:
-        lead += verdict(errors)
+        lead += verdict(errors, by_time(run))
         numbers = _restoration_numbers(errors)
     numbers += _training_numbers(run)
     topics = [
         topic("Pretext task", lambda: _pretext(run)),
         topic("Training", lambda: _training(run)),
-        topic("Restoration error on people not trained on", lambda: _restoration(run)),
+        topic(f"Restoration error on {watched(run)}", lambda: _restoration(run)),
         *([features] if aligns(run.config) else []),
     ]
     return Section("Pretraining", part.name, lead, numbers, topics)
 
 
+def by_time(run: Run) -> bool:
+    """Return whether training was watched on the end of its own recordings."""
+    return run.config.get("validation_by") == "time"
+
+
+def watched(run: Run) -> str:
+    """Say what training was watched on, that had no part in it."""
+    return "later time of those trained on" if by_time(run) else "people not trained on"
+
+
 def features_verdict(run: Run) -> str:
-    """Say in a sentence what the last look at people not trained on found of their features."""
+    """Say in a sentence what the last look at what was not trained on found of its features."""
     try:
         log = run.log()
     except BergerError:
@@ -80,8 +90,7 @@ def features_verdict(run: Run) -> str:
         phrases.append(f"the effective rank of the features is {last['effective_rank']:.1f}{of}")
     if not phrases:
         return "What it has learned is not known yet."
-    who = "people not trained on"
-    return f"On {who}, at step {last['step']:,.0f}, {enumeration(phrases)}."
+    return f"On {watched(run)}, at step {last['step']:,.0f}, {enumeration(phrases)}."
 
 
 def restoration_errors(run: Run) -> pd.DataFrame:
@@ -110,8 +119,16 @@ def bands_below(errors: pd.DataFrame, reference: str | float) -> tuple[list[str]
     return below, not_below
 
 
-def verdict(errors: pd.DataFrame) -> str:
-    """Say in a sentence where the restored signal is closer to the clean one than what else."""
+def verdict(errors: pd.DataFrame, by_time: bool = False) -> str:
+    """Say in a sentence where the restored signal is closer to the clean one than what else.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        Columns ``subject, band, signal, error``.
+    by_time : bool
+        Whether they are of later time of the recordings that were trained on.
+    """
     people = errors["subject"].nunique()
     phrases = []
     for reference, name in (
@@ -129,9 +146,8 @@ def verdict(errors: pd.DataFrame) -> str:
     if not phrases:
         return "The table of errors has no restored signal to compare."
     who = counted(people, "person", "people")
-    return (
-        f"On {who} not trained on, the mean error of the restored signal is {'; '.join(phrases)}."
-    )
+    on = "later time of the {} trained on" if by_time else "{} not trained on"
+    return f"On {on.format(who)}, the mean error of the restored signal is {'; '.join(phrases)}."
 
 
 def _bands(errors: pd.DataFrame) -> dict[str, str]:
@@ -252,7 +268,7 @@ def _training(run: Run) -> Iterator[Block]:
         best = validation.loc[validation["loss"].idxmin()]
         went = "fell" if last["loss"] < first["loss"] else "did not fall: it went"
         sentences.append(
-            f"The loss on people not trained on {went} from {first['loss']:.3g} at step "
+            f"The loss on {watched(run)} {went} from {first['loss']:.3g} at step "
             f"{first['step']:,} to {last['loss']:.3g} at step {last['step']:,}; its lowest value "
             f"is {best['loss']:.3g} at step {best['step']:,}."
         )
@@ -276,9 +292,9 @@ def _training(run: Run) -> Iterator[Block]:
     )
     yield Figure(
         figures.curves(log),
-        "Loss in training and on people not trained on; its weighted terms (solid in training, "
-        "dashed on people not trained on); the learning rate and the norm of the gradient before "
-        f"clipping.{smooth}{dropout}",
+        f"Loss in training and on {watched(run)}; its weighted terms (solid in training, dashed "
+        f"on {watched(run)}); the learning rate and the norm of the gradient before clipping."
+        f"{smooth}{dropout}",
     )
 
 
@@ -313,7 +329,7 @@ def _invariance(run: Run) -> Iterator[Block]:
         ]
         phrases.append(f"{enumeration(found)} ({masks})")
     yield Text(
-        f"{counted(n_windows, 'window')} of people not trained on were each seen through two "
+        f"{counted(n_windows, 'window')} of {watched(run)} were each seen through two "
         "masks. With the least overlap of the electrodes seen, the share of windows whose features "
         "under one mask are nearest to their own under the other is "
         f"{'; '.join(phrases)}; by chance {chance:.3f}."
@@ -337,9 +353,9 @@ def _restoration(run: Run) -> Iterator[Block]:
     drawn = [signal for signal in DRAWN if signal in present] or sorted(present)
     yield Figure(
         (figures.errors_by_band(errors, bands, drawn),),
-        f"{verdict(errors)} Each mark is a person, each bar the mean over people, with its value "
-        "above. Lower is better: 0 is a perfect restoration, 1 (dashed) is what silence would get, "
-        "and the masked input is what doing nothing would get.",
+        f"{verdict(errors, by_time(run))} Each mark is a person, each bar the mean over people, "
+        "with its value above. Lower is better: 0 is a perfect restoration, 1 (dashed) is what "
+        "silence would get, and the masked input is what doing nothing would get.",
     )
     yield _table(errors, list(bands))
 

@@ -10,7 +10,7 @@ import pandas as pd
 from berger.reports.blocks import Image
 from berger.reports.decoding_figures import CHANCE_LINE, name_row, rows_of_models
 from berger.reports.scores import in_order
-from berger.reports.style import THIRD, Look, Style, axes, embed, looks
+from berger.reports.style import THIRD, Look, Style, axes, embed, head, looks
 
 SCORES = {"pearson": "Pearson r", "r2": "R²", "rmse": "root mean squared error"}
 """Columns of results → what they are called."""
@@ -48,7 +48,9 @@ def forest(results: pd.DataFrame, models: Mapping[str, Look], score: str) -> Ima
         look = models[model]
         ax.plot([low, high], [place, place], color=look.colour, linewidth=2.2)
         ax.plot(value, place, look.marker, color=look.colour, markersize=7)
-        label = f"{value:.3g} ({low:.3g} to {high:.3g})" if low == low else f"{value:.3g}"
+        digits = ".2f" if score == "pearson" else ".3g"
+        label = f"{value:{digits}} ({low:{digits}} to {high:{digits}})"
+        label = label if low == low else f"{value:{digits}}"
         name_row(ax, place, model, label.replace("-", "−"))
     ax.margins(x=0.1)
     return embed(figure, f"{SCORES[score]} of each model with its 95% interval.")
@@ -64,5 +66,5 @@ def scatter(predictions: pd.DataFrame, model: str, look: Look, target: str) -> I
     marks: Style = {"linewidths": 0, "marker": look.marker, "alpha": 0.45}
     ax.scatter(truth, guess, 12, look.colour, **marks)
     ax.set(xlabel=f"true {target}", ylabel="predicted")
-    figure.suptitle(model, x=0.02, ha="left", fontsize=9.5, fontweight="bold", wrap=True)
+    head(figure, model)
     return embed(figure, f"Predictions of the {model} against true values of {target}.")

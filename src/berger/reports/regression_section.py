@@ -22,7 +22,16 @@ from berger.reports.blocks import (
 )
 from berger.reports.folders import Part, Run, mapping
 from berger.reports.regression_figures import SCORES, looks_with_chance
-from berger.reports.scores import EVERYBODY, UNSEEN, in_order, scores_of
+from berger.reports.scores import (
+    EVERYBODY,
+    UNSEEN,
+    WITHIN,
+    bootstrap_over,
+    in_order,
+    scores_of,
+    tested_on,
+    within_subject,
+)
 
 MOST_PEOPLE = 200
 """People listed one by one."""
@@ -33,6 +42,8 @@ def regression_section(part: Part) -> Section:
     run = part.run
     task = mapping(run.record, "task")
     lead = f"{str(task.get('title') or task.get('name')).rstrip('.')}. "
+    if within_subject(task):
+        lead += f"{WITHIN} "
     numbers: list[Number] = []
     try:
         everybody = scores_of(_results(run), EVERYBODY)
@@ -49,8 +60,9 @@ def regression_section(part: Part) -> Section:
             Number(
                 f"{int(row['n_subjects']):,}",
                 "people tested",
-                f"{counted(int(row['n_windows']), 'window')}, each tested by a model that saw no "
-                "number of that person",
+                f"{counted(int(row['n_windows']), 'window')}, each tested by a model that saw "
+                + ("other recordings of" if within_subject(task) else "no number of")
+                + " that person",
             ),
         ]
     topics = [
@@ -87,14 +99,15 @@ def _scores(run: Run) -> Iterator[Block]:
     models = looks_with_chance(everybody.index)
     yield Figure(
         tuple(figures.forest(everybody, models, score) for score in ("pearson", "rmse")),
-        "Over all folds together; lines are 95% intervals (bootstrap over people). Chance is the "
-        "mean of the people learned from: its error is what is reached without looking at the "
+        "Over all folds together; lines are 95% intervals (bootstrap "
+        f"{bootstrap_over(results[results['fold'] == 0])}). Chance is the mean of what was learned "
+        "from: its error is what is reached without looking at the "
         "signal, and its correlation has no meaning.",
     )
     rows = [
         (
             model,
-            people,
+            tested_on(people, within_subject(mapping(run.record, "task"))),
             f"{int(row['n_subjects']):,}",
             f"{int(row['n_windows']):,}",
             *(_with_interval(row, score) for score in SCORES),
@@ -130,11 +143,14 @@ def _people(run: Run) -> Iterator[Block]:
     own = np.sqrt(error.groupby([predictions["subject"], predictions["model"]]).mean()).unstack()
     models = in_order(own.columns)
     spread = own[models[0]]
-    yield Text(
-        f"The root mean squared error of the {models[0]} differs between people: from "
-        f"{_number(spread.min())} ({spread.idxmin()}) to {_number(spread.max())} "
-        f"({spread.idxmax()})."
-    )
+    if len(spread) > 1:
+        yield Text(
+            f"The root mean squared error of the {models[0]} differs between people: from "
+            f"{_number(spread.min())} ({spread.idxmin()}) to {_number(spread.max())} "
+            f"({spread.idxmax()})."
+        )
+    else:
+        yield Text("One person was tested, from whom nothing follows for others.")
     caption = "Root mean squared error of each person."
     if len(own) > MOST_PEOPLE:
         caption += f" The first {MOST_PEOPLE} of {len(own):,}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,15 @@ BASELINES = (
     CHANCE,
 )
 EVERYBODY, UNSEEN = "all", "unseen in pretraining"
+WITHIN = (
+    "Within subject: each recording was tested by a model that had learned from others of the same "
+    "person, which says nothing of people whom a model does not know."
+)
+
+
+def number(value: float) -> str:
+    """Write a score; a dash where there is none."""
+    return f"{value:.3f}".replace("-", "−") if np.isfinite(value) else "–"
 
 
 def read_results(run: Run) -> pd.DataFrame:
@@ -52,6 +62,24 @@ def in_order(models: Iterable[str]) -> list[str]:
 def looks_of(models: Iterable[str]) -> dict[str, Look]:
     """Return the look of every model that is drawn; chance is a line."""
     return looks(model for model in in_order(models) if model != CHANCE)
+
+
+def within_subject(task: Mapping[str, Any]) -> bool:
+    """Return whether a task, as a record describes it, tests people by models of their own."""
+    return mapping(task, "split").get("by") == "recording within subject"
+
+
+def tested_on(people: str, within: bool) -> str:
+    """Return what a table says of who was tested."""
+    return f"{people}, within subject" if within else people
+
+
+def bootstrap_over(results: pd.DataFrame) -> str:
+    """Return over what the intervals of results, or of comparisons, are."""
+    if "interval_over" in results and (results["interval_over"] == "recordings").any():
+        several = results["interval_over"].nunique() > 1
+        return f"over {'people, or over ' if several else ''}the recordings of the one person"
+    return "over people"
 
 
 def class_names(run: Run, found: Iterable[str] = ()) -> list[str]:

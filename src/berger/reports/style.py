@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -55,6 +56,8 @@ LOOKS: Mapping[str, Look] = MappingProxyType(
         "fine branch": Look("#4da6d9", "v"),
         "coarse branch": Look("#332288", "D"),
         "frozen probe": Look("#0066a8", "o"),
+        "ridge probe": Look("#0066a8", "o"),
+        "low-rank": Look("#0066a8", "o"),
         "fine-tuned": Look("#0066a8", "o"),
         "conv-linear probe": Look("#0066a8", "o"),
         "frozen encoder": Look("#0066a8", "o"),
@@ -129,6 +132,13 @@ def axes(width: float = HALF, height: float = 2.9) -> tuple[Figure, Axes]:
     """Return a figure of that size in inches with one pair of axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
+
+
+def head(figure: Figure, title: str) -> None:
+    """Write a title over a figure, in as many lines as it needs; long names break at hyphens."""
+    n_letters = int(11 * figure.get_size_inches()[0])
+    lines = textwrap.fill(title, n_letters)
+    figure.suptitle(lines, x=0.02, ha="left", fontsize=9.5, fontweight="bold")
 
 
 def logarithmic(ax: Axes) -> None:

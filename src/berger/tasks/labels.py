@@ -30,6 +30,10 @@ STAGES: Classes = {
 """Names of sleep stages as EDF+ and common scoring programs write them → stages of the AASM."""
 
 
+FROM_THE_TOP = ("W", "Wake", "R", "REM", "N1", "N2", "N3", "NREM")
+"""Sleep stages, of people and of animals, as the rows of a hypnogram."""
+
+
 def _with_group(pattern: str, group: str) -> str:
     try:
         groups = re.compile(pattern).groupindex

@@ -1,9 +1,14 @@
-"""Who is tested by a model that learned from whom; nobody is on two sides."""
+"""Who is tested by a model that learned from whom; nobody is on two sides.
+
+But for `RecordingWithinSubject`, which asks another question: of each person alone, and then no
+recording is on two sides.
+"""
 
 from __future__ import annotations
 
+import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -19,13 +24,36 @@ from berger.tasks.tables import read_table
 PARTS = ("train", "validation", "test")
 
 
+FEWEST_RECORDINGS = 3
+"""Of a person, to train, to choose and to test on."""
+
+
 @dataclass(frozen=True)
 class Fold:
-    """People of one fold; disjoint by construction."""
+    """Three parts that are disjoint by construction.
+
+    Attributes
+    ----------
+    train, validation, test : tuple of str
+        People; or recordings, if the fold is within a subject.
+    within : str, optional
+        The one person whose recordings the parts are.
+    """
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     test: tuple[str, ...]
+    within: str | None = None
+
+    @property
+    def unit(self) -> Literal["subject", "recording"]:
+        """What the parts name: a column of every table of windows."""
+        return "subject" if self.within is None else "recording"
+
+    @property
+    def tested_people(self) -> tuple[str, ...]:
+        """Whose windows are tested."""
+        return self.test if self.within is None else (self.within,)
 
 
 class KFold(Config):
@@ -44,6 +72,22 @@ class LeaveOneSiteOut(Config):
     """Every site is tested once, by what was learned at the others."""
 
     by: Literal["site"]
+
+
+class RecordingWithinSubject(Config):
+    """Every person alone: each recording is tested once, by what was learned from his others.
+
+    One of the others is the validation recording, so that a person needs three with windows. It
+    says how well a model serves a person whom it was calibrated on, and nothing of strangers.
+
+    Attributes
+    ----------
+    incomplete : bool
+        Whether people with fewer recordings may be left out; by default they are an error.
+    """
+
+    by: Literal["recording within subject"]
+    incomplete: bool = False
 
 
 class FixedSplit(Config):
@@ -84,16 +128,16 @@ class FixedSplit(Config):
         return self
 
 
-Split = Annotated[
-    KFold | LeaveOneSubjectOut | LeaveOneSiteOut | FixedSplit, Field(discriminator="by")
-]
+AnySplit = KFold | LeaveOneSubjectOut | LeaveOneSiteOut | RecordingWithinSubject | FixedSplit
+Split = Annotated[AnySplit, Field(discriminator="by")]
 
 
 def folds(
-    split: KFold | LeaveOneSubjectOut | LeaveOneSiteOut | FixedSplit,
+    split: AnySplit,
     subjects: Sequence[str],
     sites: Sequence[str | None],
     *,
+    recordings: Sequence[str] = (),
     n_folds: int,
     validation_share: float,
     seed: int,
@@ -103,15 +147,18 @@ def folds(
 
     Parameters
     ----------
-    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut or FixedSplit
+    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut, RecordingWithinSubject or FixedSplit
     subjects : sequence of str
         Of each recording that is used.
     sites : sequence of str or None
         Of each of these recordings.
+    recordings : sequence of str
+        Their ids; only `RecordingWithinSubject` needs them.
     n_folds : int
         Of `KFold`; no more are made than there are people.
     validation_share : float
-        Share of the people outside the test set by whom choices are made.
+        Share of the people outside the test set by whom choices are made; within a subject it is
+        one recording.
     seed : int
         Of all that is drawn.
     folder : Path
@@ -120,7 +167,8 @@ def folds(
     Returns
     -------
     list of Fold
-        Parts of a fold are disjoint. But for a fixed split, every subject is tested once.
+        Parts of a fold are disjoint. But for a fixed split, every subject is tested once; within
+        subjects, every recording.
 
     Raises
     ------
@@ -135,6 +183,8 @@ def folds(
         return make_folds(people, len(people), validation_share, seed)
     if isinstance(split, LeaveOneSiteOut):
         return _leave_one_site_out(subjects, sites, validation_share, seed)
+    if isinstance(split, RecordingWithinSubject):
+        return _within_subjects(dict(zip(recordings, subjects, strict=True)), seed)
     return _fixed(split, people, validation_share, seed, folder)
 
 
@@ -209,6 +259,40 @@ def _leave_one_site_out(
     return made
 
 
+def too_few_recordings(subjects: Mapping[str, str]) -> dict[str, int]:
+    """Return the people who cannot be tested within themselves, and how many recordings they have.
+
+    Parameters
+    ----------
+    subjects : mapping of str to str
+        Recording → person.
+    """
+    counts = Counter(subjects.values())
+    return {person: n for person, n in sorted(counts.items()) if n < FEWEST_RECORDINGS}
+
+
+def _within_subjects(subjects: Mapping[str, str], seed: int) -> list[Fold]:
+    """Leave out each recording of each person, in an order that the seed and the person decide."""
+    if few := too_few_recordings(subjects):
+        person, n = next(iter(few.items()))
+        more = f" (and {len(few) - 1} others have too few)" if len(few) > 1 else ""
+        raise BergerError(
+            f"{person} has {n} recording{'s' if n > 1 else ''} with windows{more}, but within a "
+            f"subject at least {FEWEST_RECORDINGS} are needed: to train, to choose and to test "
+            "on; add some, set split.incomplete: true to leave such people out, or split by "
+            "subject."
+        )
+    made = []
+    for person in sorted(set(subjects.values())):
+        own = sorted(recording for recording in subjects if subjects[recording] == person)
+        order = random.Random(f"{seed} {person}").sample(own, len(own))
+        chosen_by = dict(zip(order, [*order[1:], order[0]], strict=True))  # each once
+        for test in own:
+            train = tuple(name for name in own if name not in (test, chosen_by[test]))
+            made.append(Fold(train, (chosen_by[test],), (test,), within=person))
+    return made
+
+
 def _fixed(
     split: FixedSplit, people: list[str], share: float, seed: int, folder: Path
 ) -> list[Fold]:
@@ -261,8 +345,8 @@ def _folds_in_table(path: Path, expected: str | None) -> list[Fold]:
     made = []
     number = table["fold"] if "fold" in table else table["part"].map(lambda _: "1")
     for _, rows in table.groupby(number, sort=False):
-        parts = {part: tuple(rows["subject"][rows["part"] == part]) for part in PARTS}
-        made.append(Fold(**parts))
+        train, validation, test = (tuple(rows["subject"][rows["part"] == part]) for part in PARTS)
+        made.append(Fold(train, validation, test))
         if problem := _problem(made[-1]):
             raise BergerError(f"{path}: {problem}; correct it.")
     if not made:

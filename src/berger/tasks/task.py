@@ -14,7 +14,9 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+from berger.recordings import species_name
 from berger.tasks.labels import (
+    FROM_THE_TOP,
     FileNameLabels,
     HypnogramLabels,
     Labels,
@@ -22,7 +24,8 @@ from berger.tasks.labels import (
     ReaderLabels,
     TableLabels,
 )
-from berger.tasks.splits import Fold, KFold, Split, folds
+from berger.tasks.published import PublishedResult
+from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
 
 
 class EventWindow(Config):
@@ -97,11 +100,21 @@ class TaskConfig(Config):
         rules for file names and headers.
     max_amplitude : float, optional
         In µV; windows that reach it are left out. None keeps all.
-    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut or FixedSplit
+    upsample : bool
+        Whether recordings of a lower rate than the model's are brought to it, which adds no
+        frequencies; their own band must hold all below the model's low-pass.
+    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut, RecordingWithinSubject or FixedSplit
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
-    species, licence, paper, source : str
+    sleep_stages : tuple of str, optional
+        The classes, if they are sleep stages, in the order of a hypnogram's rows from the top.
+        Needed only where labels are not from hypnograms, or their stages have names of their own.
+    published : tuple of PublishedResult
+        What others have reported, for the report to show beside what is measured.
+    species : str
+        Who was recorded, noted with every recording that is prepared for the task.
+    licence, paper, source : str
         Facts for the report.
     """
 
@@ -119,8 +132,11 @@ class TaskConfig(Config):
     background: str | None = None
     subject_pattern: str | None = None
     max_amplitude: float | None = Field(None, gt=0)
+    upsample: bool = False
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
+    sleep_stages: tuple[str, ...] | None = None
+    published: tuple[PublishedResult, ...] = ()
     species: str = "human"
     licence: str = ""
     paper: str = ""
@@ -136,6 +152,24 @@ class TaskConfig(Config):
         """Names of the classes, in the order in which they are given; none in a regression."""
         names = [*(self.labels.classes or {}).values(), self.background]
         return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    @property
+    def hypnogram(self) -> tuple[str, ...]:
+        """The classes as the rows of a hypnogram, from the top; none if they are no sleep stages.
+
+        Labels from hypnograms are sleep stages, and so is what `sleep_stages` names.
+        """
+        if self.sleep_stages is not None or not isinstance(self.labels, HypnogramLabels):
+            return self.sleep_stages or ()
+        rank = {name.casefold(): place for place, name in enumerate(FROM_THE_TOP)}
+        if not {name.casefold() for name in self.classes} <= {*rank}:
+            return self.classes
+        return tuple(sorted(self.classes, key=lambda name: rank[name.casefold()]))
+
+    @property
+    def within_subject(self) -> bool:
+        """Whether people are tested by what was learned from themselves."""
+        return isinstance(self.split, RecordingWithinSubject)
 
     @property
     def data_folder(self) -> Path:
@@ -158,6 +192,7 @@ class TaskConfig(Config):
         subjects: Sequence[str],
         sites: Sequence[str | None],
         *,
+        recordings: Sequence[str] = (),
         validation_share: float,
         seed: int,
         n_folds: int | None = None,
@@ -168,6 +203,8 @@ class TaskConfig(Config):
         ----------
         subjects, sites : sequence of str
             Of each recording that is used.
+        recordings : sequence of str
+            Their ids, which a split within subjects needs.
         validation_share : float
         seed : int
         n_folds : int, optional
@@ -177,6 +214,7 @@ class TaskConfig(Config):
             self.split,
             subjects,
             sites,
+            recordings=recordings,
             n_folds=n_folds or self.n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -242,10 +280,37 @@ class TaskConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _has_its_stages(self) -> Self:
+        if self.sleep_stages is not None:
+            _demand(
+                sorted(self.sleep_stages) == sorted(self.classes) and self.kind == "classification",
+                "sleep_stages must name each class once, from the top row of a hypnogram down",
+            )
+            _demand(
+                self.window is None,
+                "sleep_stages belong to windows that follow each other; remove them, or `window`",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_fitting_published_results(self) -> Self:
+        for result in self.published:
+            _demand(
+                result.kind == self.kind,
+                f"published: {result.metric} of {result.model} is no score of a {self.kind}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_one_split(self) -> Self:
         _demand(
             isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
             f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
+        )
+        _demand(
+            not (self.within_subject and isinstance(self.labels, ParticipantLabels)),
+            "a person has one label in participants, so that nothing can be learned within a "
+            "subject; split otherwise",
         )
         return self
 
@@ -333,12 +398,21 @@ def _data_folder(task: TaskConfig, origin: str | Path, data: Path | None) -> Pat
 
 
 def preparation(task: TaskConfig, contract: PreprocessingConfig) -> PreprocessingConfig:
-    """Return how a task's recordings are prepared for a model trained on `contract`."""
+    """Return how a task's recordings are prepared for a model trained on `contract`.
+
+    Of another species than the model's corpus, they are noted as of their own; where the task does
+    not say which, as of none.
+    """
+    species = species_name(task.species) if "species" in task.model_fields_set else None
+    if species == species_name(contract.species or "human"):
+        species = contract.species
     return contract.model_copy(
         update={
             "ch_names": task.channels or contract.ch_names,
             "max_amplitude": task.max_amplitude,
+            "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,
+            "species": species,
             "cut_start": 0.0,
             "cut_end": 0.0,
             "min_duration": 0.0,

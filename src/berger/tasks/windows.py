@@ -17,6 +17,7 @@ from berger.corpus.windows import count_samples
 from berger.errors import BergerError
 from berger.tasks.marks import Mark
 from berger.tasks.origins import find_marks
+from berger.tasks.splits import FEWEST_RECORDINGS, RecordingWithinSubject, too_few_recordings
 from berger.tasks.task import TaskConfig
 
 
@@ -88,6 +89,9 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
                     rows.append((row.recording, row.subject, start, mark.label))
         left_out += [(row.recording, n, reason) for reason, n in sorted(lost.items())]
     table = pd.DataFrame(rows, columns=["recording", "subject", "start", "label"])
+    if isinstance(task.split, RecordingWithinSubject) and task.split.incomplete:
+        table, lone = _with_enough_recordings(task, table)
+        left_out += lone
     if table.empty:
         corpus.windows(task.window_seconds)  # says so if windows of this length do not exist
     _check_labels(task, table)
@@ -210,6 +214,22 @@ def _check_events(row: Any, starts: list[int], marks: list[Mark]) -> None:
                 f"{row.recording}: two labelled events ({seen[start].label} and {mark.label}) lie "
                 f"at {mark.onset:g} s, so that their window would count twice; leave one out."
             )
+
+
+def _with_enough_recordings(
+    task: TaskConfig, table: pd.DataFrame
+) -> tuple[pd.DataFrame, list[tuple[str, int, str]]]:
+    """Leave out people who cannot be tested within themselves."""
+    few = too_few_recordings(dict(zip(table["recording"], table["subject"], strict=True)))
+    lone = table["subject"].isin(few)
+    if lone.all() and len(table):
+        raise BergerError(
+            f"task {task.name}: nobody has {FEWEST_RECORDINGS} recordings with windows, which a "
+            "split within subjects needs; split by subject."
+        )
+    reason = f"its person has fewer than {FEWEST_RECORDINGS} recordings to be tested within"
+    counts = table[lone].groupby("recording", sort=False).size()
+    return table[~lone], [(str(recording), int(n), reason) for recording, n in counts.items()]
 
 
 def _check_labels(task: TaskConfig, table: pd.DataFrame) -> None:
