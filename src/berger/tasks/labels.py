@@ -34,7 +34,8 @@ FROM_THE_TOP = ("W", "Wake", "R", "REM", "N1", "N2", "N3", "NREM")
 """Sleep stages, of people and of animals, as the rows of a hypnogram."""
 
 
-def _with_group(pattern: str, group: str) -> str:
+def with_group(pattern: str, group: str) -> str:
+    """Return a regular expression that has a group; raises ValueError for what is none."""
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
@@ -63,7 +64,7 @@ class FileNameLabels(Config):
     @field_validator("pattern")
     @classmethod
     def _has_a_label(cls, pattern: str) -> str:
-        return _with_group(pattern, "label")
+        return with_group(pattern, "label")
 
 
 class AnnotationLabels(Config):
@@ -98,7 +99,7 @@ class _Beside(Config):
     @field_validator("stem")
     @classmethod
     def _has_a_stem(cls, stem: str | None) -> str | None:
-        return stem and _with_group(stem, "stem")
+        return stem and with_group(stem, "stem")
 
     @field_validator("beside")
     @classmethod
