@@ -6,9 +6,16 @@ values; what class a value is stands in the task's YAML file.
 
 from __future__ import annotations
 
+from berger.tasks.readers import hmc, siena, sleep_edfx
 from berger.tasks.readers.told import Reader, Told
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {
+    "hmc": hmc.read,
+    "hmc-lights": hmc.read_between_lights,
+    "siena": siena.read,
+    "siena-second": siena.read_second,
+    "sleep-edfx": sleep_edfx.read,
+}
 """What may stand in a task under ``labels.reader``."""
 
 __all__ = ["READERS", "Reader", "Told"]
