@@ -6,10 +6,11 @@ values; what class a value is stands in the task's YAML file.
 
 from __future__ import annotations
 
-from berger.tasks.readers import hmc, siena, sleep_edfx
+from berger.tasks.readers import chb_mit, hmc, siena, sleep_edfx
 from berger.tasks.readers.told import Reader, Told
 
 READERS: dict[str, Reader] = {
+    "chb-mit": chb_mit.read,
     "hmc": hmc.read,
     "hmc-lights": hmc.read_between_lights,
     "siena": siena.read,
