@@ -13,7 +13,8 @@ from berger.corpus import Corpus, prepare
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import Annotation, Recording
 from berger.simulation import write_edf
-from berger.tasks import TaskConfig, find_data, preparation
+from berger.tasks import TaskConfig, cut_windows, find_data, preparation
+from berger.tasks.splits import Fold
 
 MODEL = PreprocessingConfig(sfreq=100, highpass=None, lowpass=40)
 
@@ -51,3 +52,15 @@ def corpus_of(task: TaskConfig, folder: Path, out: Path) -> Corpus:
     root = Path(os.path.commonpath([path.parent for path in data]))  # as the commands do
     prepare(data, out, preparation(task, MODEL), root=root, progress=False)
     return open_corpus(out)
+
+
+def folds_of(task: TaskConfig, corpus: Corpus) -> list[Fold]:
+    """Return the folds of a task's windows."""
+    first = cut_windows(task, corpus).table.drop_duplicates("recording")
+    return task.folds(
+        first["subject"].tolist(),
+        [None] * len(first),
+        recordings=first["recording"].tolist(),
+        validation_share=0.3,
+        seed=0,
+    )

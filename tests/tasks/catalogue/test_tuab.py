@@ -6,13 +6,12 @@ import itertools
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.tasks import cut_windows, find_data, load_task
-from tests.tasks.catalogue.made import corpus_of, write
+from tests.tasks.catalogue.made import corpus_of, folds_of, write
 
 TWENTY_THREE = "FP1 FP2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T3 T4 T5 T6 A1 A2 FZ CZ PZ T1 T2"
 LABELS = [f"EEG {name}-REF" for name in TWENTY_THREE.split()] + ["EEG EKG1-REF", "PHOTIC-REF"]
@@ -74,14 +73,7 @@ def test_the_folder_eval_is_the_test_and_nobody_is_on_two_sides(
 ) -> None:
     task = load_task("tuab@given", release)
     assert load_task("tuab", release).split == task.split  # the only one
-    first = cut_windows(task, corpus).table.drop_duplicates("recording")
-    (fold,) = task.folds(
-        first["subject"].tolist(),
-        [None] * len(first),
-        recordings=first["recording"].tolist(),
-        validation_share=0.3,
-        seed=0,
-    )
+    (fold,) = folds_of(task, corpus)
     assert fold.test == ("aaaaaaaf", "aaaaaaag")
     assert sorted((*fold.train, *fold.validation)) == ["aaaaaaab", "aaaaaaac", "aaaaaaad"]
     assert len(fold.validation) == 1
@@ -126,13 +118,5 @@ def test_recordings_that_do_not_fit(release: Path, tmp_path: Path) -> None:
     corpus = corpus_of(task, folder, tmp_path / "corpus")
     (reason,) = corpus.recordings.loc[corpus.recordings["status"] != "ok", "reason"]
     assert reason.endswith("lacks T5") or "P7" in reason
-    first = corpus.recordings[corpus.recordings["status"] == "ok"]
     with pytest.raises(BergerError, match="name does not say in which part of the split"):
-        task.folds(  # from the folder train alone, names do not say that it is that
-            first["subject"].tolist(),
-            [None] * len(first),
-            recordings=first["recording"].tolist(),
-            validation_share=0.3,
-            seed=0,
-        )
-    assert np.isin(first["subject"], ["aaaaaaac", "aaaaaaad", "aaaaaaae"]).all()
+        folds_of(task, corpus)  # from the folder train alone, names do not say that it is that

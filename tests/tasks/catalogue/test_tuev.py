@@ -10,7 +10,7 @@ from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.tasks import TaskConfig, cut_windows, load_task
 from berger.tasks.readers import READERS, Told
-from tests.tasks.catalogue.made import corpus_of, write
+from tests.tasks.catalogue.made import corpus_of, folds_of, write
 
 TWENTY_ONE = "FP1 FP2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T3 T4 T5 T6 A1 A2 FZ CZ PZ"
 LABELS = [f"EEG {name}-REF" for name in TWENTY_ONE.split()]
@@ -74,14 +74,7 @@ def test_one_window_for_each_second(release: Path, corpus: Corpus) -> None:
 
 
 def parts_of(task: TaskConfig, corpus: Corpus) -> tuple[tuple[str, ...], ...]:
-    first = cut_windows(task, corpus).table.drop_duplicates("recording")
-    (fold,) = task.folds(
-        first["subject"].tolist(),
-        [None] * len(first),
-        recordings=first["recording"].tolist(),
-        validation_share=0.3,
-        seed=0,
-    )
+    (fold,) = folds_of(task, corpus)
     return fold.train, fold.validation, fold.test
 
 

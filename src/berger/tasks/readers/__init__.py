@@ -6,10 +6,12 @@ values; what class a value is stands in the task's YAML file.
 
 from __future__ import annotations
 
-from berger.tasks.readers import tuev
+from berger.tasks.readers import physionet_mi, physionet_p300, tuev
 from berger.tasks.readers.told import Reader, Told
 
 READERS: dict[str, Reader] = {
+    "physionet-mi": physionet_mi.read,
+    "physionet-p300": physionet_p300.read,
     "tuev": tuev.read,
 }
 """What may stand in a task under ``labels.reader``."""
