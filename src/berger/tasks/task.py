@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import species_name
+from berger.recordings import LayoutConfig, species_name
 from berger.tasks.facts import Facts
 from berger.tasks.labels import (
     FROM_THE_TOP,
@@ -88,6 +88,9 @@ class TaskConfig(Config):
     channels : tuple of str, optional
         Keep exactly these, in this order; recordings that lack one are left out. Default: as the
         model was trained.
+    layout : LayoutConfig, optional
+        What is where in recordings that do not say so themselves. Default: as the model was
+        trained.
     kind : {"classification", "regression"}
     labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
     target : Target, optional
@@ -137,6 +140,7 @@ class TaskConfig(Config):
     description: str = ""
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
+    layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
     target: Target | None = None
@@ -480,6 +484,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     return contract.model_copy(
         update={
             "ch_names": task.channels or contract.ch_names,
+            "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,
             "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,

@@ -6,9 +6,12 @@ values; what class a value is stands in the task's YAML file.
 
 from __future__ import annotations
 
+from berger.tasks.readers import bcic2020_3
 from berger.tasks.readers.told import Reader, Told
 
-READERS: dict[str, Reader] = {}
+READERS: dict[str, Reader] = {
+    "bcic2020-3": bcic2020_3.read,
+}
 """What may stand in a task under ``labels.reader``."""
 
 __all__ = ["READERS", "Reader", "Told"]
