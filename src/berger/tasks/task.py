@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import species_name
+from berger.recordings import LayoutConfig, species_name
 from berger.tasks.facts import Facts
 from berger.tasks.labels import (
     FROM_THE_TOP,
@@ -91,6 +91,9 @@ class TaskConfig(Config):
     bipolar : {"double banana", "tcp"} or tuple of pairs of str, optional
         In place of `channels`: make these differences of two electrodes and keep nothing else, as
         in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
+    layout : LayoutConfig, optional
+        What is where in recordings that do not say so themselves. Default: as the model was
+        trained.
     kind : {"classification", "regression"}
     labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
     target : Target, optional
@@ -141,6 +144,7 @@ class TaskConfig(Config):
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
     bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
+    layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
     target: Target | None = None
@@ -497,6 +501,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     return contract.model_copy(
         update=montage
         | {
+            "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,
             "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,
