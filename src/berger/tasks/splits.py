@@ -140,11 +140,15 @@ class FileNameSplit(Config):
     parts : dict of str to {"train", "validation", "test"}
         What the group finds → part. Without validation people, a share of the training people is
         drawn by the seed.
+    last : float, optional
+        This share of the training people are the validation people instead: the last in
+        alphabetical order.
     """
 
     by: Literal["file name"]
     pattern: str
     parts: dict[str, Literal["train", "validation", "test"]]
+    last: float | None = Field(None, gt=0, lt=1)
 
     @field_validator("pattern")
     @classmethod
@@ -155,6 +159,8 @@ class FileNameSplit(Config):
     def _has_both(self) -> Self:
         if lacking := {"train", "test"} - {*self.parts.values()}:
             raise ValueError(f"parts name nobody to {min(lacking)}")
+        if self.last is not None and "validation" in self.parts.values():
+            raise ValueError("last and validation people among parts exclude each other")
         return self
 
 
@@ -364,6 +370,9 @@ def _by_file_name(
             )
     if validation:
         return [Fold(train, validation, test)]
+    if split.last is not None:
+        first = min(max(int((1 - split.last) * len(train) + 1e-9), 1), len(train) - 1)
+        return [Fold(train[:first], train[first:], test)]
     return [_with_validation(train, test, share, seed)]
 
 

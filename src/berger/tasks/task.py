@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import species_name
+from berger.recordings import LayoutConfig, species_name
 from berger.tasks.facts import Facts
 from berger.tasks.labels import (
     FROM_THE_TOP,
@@ -88,6 +88,12 @@ class TaskConfig(Config):
     channels : tuple of str, optional
         Keep exactly these, in this order; recordings that lack one are left out. Default: as the
         model was trained.
+    bipolar : {"double banana", "tcp"} or tuple of pairs of str, optional
+        In place of `channels`: make these differences of two electrodes and keep nothing else, as
+        in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
+    layout : LayoutConfig, optional
+        What is where in recordings that do not say so themselves. Default: as the model was
+        trained.
     kind : {"classification", "regression"}
     labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
     target : Target, optional
@@ -137,6 +143,8 @@ class TaskConfig(Config):
     description: str = ""
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
+    bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
+    layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
     target: Target | None = None
@@ -261,6 +269,16 @@ class TaskConfig(Config):
         except ValidationError:  # `window` itself will say so
             seconds = 1.0
         return given | {"window_seconds": seconds}
+
+    @model_validator(mode="after")
+    def _has_one_montage(self) -> Self:
+        _demand(
+            self.channels is None or self.bipolar is None,
+            "channels and bipolar exclude each other; remove one",
+        )
+        if self.bipolar is not None:
+            PreprocessingConfig(bipolar=self.bipolar)  # says what is wrong with the pairs
+        return self
 
     @model_validator(mode="after")
     def _has_windows(self) -> Self:
@@ -477,9 +495,13 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     species = species_name(task.species) if "species" in task.model_fields_set else None
     if species == species_name(contract.species or "human"):
         species = contract.species
+    montage: dict[str, Any] = {"ch_names": task.channels or contract.ch_names}
+    if task.bipolar is not None:  # in which any common reference cancels out
+        montage = {"ch_names": None, "bipolar": task.bipolar, "reference": "as recorded"}
     return contract.model_copy(
-        update={
-            "ch_names": task.channels or contract.ch_names,
+        update=montage
+        | {
+            "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,
             "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,

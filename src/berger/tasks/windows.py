@@ -15,6 +15,7 @@ import pandas as pd
 from berger.corpus import Corpus
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
 from berger.tasks.marks import Mark
 from berger.tasks.origins import find_marks
 from berger.tasks.splits import FEWEST_RECORDINGS, RecordingWithinSubject, too_few_recordings
@@ -102,6 +103,12 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
 
 
 def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
+    made = corpus.manifest.preprocessing.bipolar_pairs
+    if task.bipolar is not None and made != PreprocessingConfig(bipolar=task.bipolar).bipolar_pairs:
+        raise BergerError(
+            f"{corpus.folder}: was not prepared with the bipolar channels that task {task.name} "
+            "asks for; prepare the recordings with `bipolar` of the task."
+        )
     kept = corpus.manifest.preprocessing.ch_names
     if task.channels is not None and task.channels != kept:
         has = "all channels" if kept is None else ", ".join(kept)
