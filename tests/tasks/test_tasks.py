@@ -163,7 +163,7 @@ def test_a_wrong_task_is_explained(fields: dict[str, object], words: str) -> Non
 def test_an_unknown_task_gets_a_hint(tmp_path: Path) -> None:
     with pytest.raises(BergerError, match="neither a YAML file nor a shipped task; did you mean"):
         load_task("eegmta")
-    with pytest.raises(BergerError, match="shipped are eegmat"):
+    with pytest.raises(BergerError, match=r"shipped are .*eegmat"):
         load_task(tmp_path / "zzzz")
 
 
