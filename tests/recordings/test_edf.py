@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from berger.errors import BergerError
-from berger.recordings import Annotation, Gap, KeptOut, RejectedError, read_recording
+from berger.recordings import (
+    Annotation,
+    Gap,
+    KeptOut,
+    RejectedError,
+    find_recordings,
+    read_recording,
+)
 
 
 def write(path, channels, *, annotations=(), **options):
@@ -179,6 +186,37 @@ def test_an_electrode_that_is_there_twice_is_refused_and_can_be_chosen_from(tmp_
 
 
 # --- Damage ------------------------------------------------------------------------------
+
+
+def test_a_channel_that_is_there_twice_and_the_same_is_taken_once(tmp_path):
+    other = [("T8-P8", wave(amplitude=20.0), 100, "uV"), ("Cz", wave(amplitude=70.0), 100, "uV")]
+    path = write(tmp_path / "x.edf", [*other, ("T8-P8", wave(amplitude=20.0), 100, "uV")])
+    recording = read_recording(path, ch_names=["T8-P8", "Cz"])
+    assert recording.ch_names == ("T8-P8", "Cz")
+    np.testing.assert_allclose(
+        recording.signal, [wave(), wave()] * np.array([[0.4], [1.4]]), atol=0.01
+    )
+    assert recording.kept_out == (KeptOut("T8-P8", "the same as the first channel of its name"),)
+    only = read_recording(path, ch_names=["Cz"])
+    np.testing.assert_allclose(only.signal[0], 1.4 * wave(), atol=0.01)
+    changed = wave(amplitude=20.0)
+    changed[500] += 1
+    write(path, [*other, ("T8-P8", changed, 100, "uV")])
+    with pytest.raises(BergerError, match="T8-P8 more than once"):
+        read_recording(path, ch_names=["T8-P8", "Cz"])
+
+
+def test_edf_may_be_called_rec(tmp_path, edf):
+    expected = read_recording(edf)
+    (tmp_path / "night").mkdir()
+    path = edf.rename(tmp_path / "night" / "1.rec")
+    np.testing.assert_array_equal(read_recording(path).signal, expected.signal)
+    assert read_recording(path).annotations == expected.annotations
+    notes = path.with_name("notes.rec")
+    notes.write_text("13,90.4,91.4,6\n")  # of the TUH EEG Corpus, beside the recordings
+    assert [name for name, _ in find_recordings([path.parent])] == ["night/1.rec"]
+    with pytest.raises(BergerError, match=r"notes\.rec: is no EDF file"):
+        read_recording(notes)
 
 
 def test_a_truncated_file_says_how_much_is_there(edf):

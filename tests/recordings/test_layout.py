@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from berger.recordings import (
     LayoutConfig,
     RejectedError,
     find_recordings,
+    read_matlab,
     read_recording,
 )
 
@@ -221,6 +223,27 @@ def test_a_structure_of_vectors(tmp_path, shape):
     assert read(tmp_path / "m.mat", MAT).kept_out == (KeptOut("EEG", "not an electrode name"),)
 
 
+def test_cells_of_structures_are_trials(tmp_path):
+    pieces = [SIGNAL[:, :300], SIGNAL[:, 300:]]
+    cells = np.empty((1, 2), object)
+    for place, piece in enumerate(pieces):
+        cells[0, place] = {"X": piece.T, "y": []}
+    scipy.io.savemat(tmp_path / "m.mat", {"data": cells})
+    layout = {"suffix": ".mat", "signal": ["data.*.X"], "axes": ["time", "channels"], "unit": "µV"}
+    layout |= {"sfreq": 100.0, "ch_names": ["Fp1", "T3"]}
+    recording = read(tmp_path / "m.mat", layout)
+    np.testing.assert_allclose(recording.signal, SIGNAL)
+    assert recording.gaps == (Gap(300, None),)
+    assert [(mark.onset, mark.description) for mark in recording.annotations] == [
+        (0.0, "trial 1"),
+        (3.0, "trial 2"),
+    ]
+    second = read(tmp_path / "m.mat", layout, signal=["data.2.X"])
+    np.testing.assert_allclose(second.signal, SIGNAL[:, 300:])
+    with pytest.raises(BergerError, match=r"nothing called 'data\.3\.X' \(1, 2\)"):
+        read(tmp_path / "m.mat", layout, signal=["data.3.X"])
+
+
 def test_channels_of_different_length_are_refused(tmp_path):
     scipy.io.savemat(tmp_path / "m.mat", {"d": {"EEG": SIGNAL[0], "C3": SIGNAL[1, :9], "sf": 1}})
     with pytest.raises(BergerError, match="differ in length"):
@@ -352,3 +375,108 @@ def test_shipped_layouts_read_real_files(real_data, name, folder, marker, n_file
         assert kept > share * recording.duration
         usable = np.hstack([prepared.recording.signal[:, a:b] for a, b in prepared.stretches])
         assert 2 < np.median(usable.std(axis=1)) < 200  # µV
+
+
+# --- Trials in arrays of their own, wildcards, several wires -----------------------------------
+
+CUTS = (0, 300, 420, 1000)
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Three trials of differing length, not in the order of their numbers."""
+    trials = {n: SIGNAL[:, a:b] for n, (a, b) in zip((2, 9, 10), pairwise(CUTS), strict=True)}
+    content = {f"ab_eeg{n}": trials[n] for n in (10, 2, 9)}
+    scipy.io.savemat(tmp_path / "S01.mat", content | {"fs": 100, "what": [7, 8, 7]})
+    return tmp_path / "S01.mat"
+
+
+EACH = {
+    **NPZ,
+    "suffix": ".mat",
+    "signal": ["*_eeg*"],
+    "sfreq": "f*",
+    "ch_names": ["Fp1", "T3"],
+    "unit": "µV",
+}
+
+
+def test_arrays_of_one_key_are_trials_by_number(numbered):
+    recording = read(numbered, EACH)
+    np.testing.assert_array_equal(recording.signal, SIGNAL)
+    assert recording.gaps == (Gap(300, None), Gap(420, None))
+    assert recording.annotations == (
+        Annotation(0.0, 3.0, "trial 2"),
+        Annotation(3.0, 1.2, "trial 9"),
+        Annotation(4.2, 5.8, "trial 10"),
+    )
+    labelled = read(numbered, EACH, labels="what").annotations
+    assert [mark.description for mark in labelled] == ["7", "8", "7"]
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        ({"c_eeg2": SIGNAL}, {}, "'c_eeg2' has no number of its own"),
+        ({"c_eeg": SIGNAL}, {}, "'c_eeg' has no number of its own"),
+        ({"c_eeg3": SIGNAL[[0, 0, 0]]}, {}, "the trials differ in channels"),
+        ({"c_eeg3": SIGNAL[0]}, {}, r"'c_eeg3' has the shape \(1000,\), but the layout says"),
+        ({"fz": 100}, {}, r"'f\*' may be fs or fz; write more of it"),
+        ({}, {"signal": ["*_emg*"]}, r"nothing called '\*_emg\*' \(ab_eeg10, ab_eeg2"),
+        ({}, {"labels": "fs"}, "has 1 labels for 3 events"),
+    ],
+)
+def test_arrays_that_are_no_trials_are_refused(numbered, content, changes, message):
+    kept = scipy.io.loadmat(numbered)
+    kept = {name: value for name, value in kept.items() if name[0] != "_"}
+    scipy.io.savemat(numbered, kept | content)
+    with pytest.raises(BergerError, match=rf"S01\.mat.*{message}"):
+        read(numbered, EACH, **changes)
+
+
+def test_a_structure_may_be_named_by_a_part_of_its_name(tmp_path):
+    trials = SIGNAL.reshape(2, 4, 250).transpose(2, 0, 1)  # (time, channels, trials)
+    for name in ("epo_train", "epo_test"):
+        scipy.io.savemat(tmp_path / "m.mat", {name: {"x": trials, "fs": 100}, "mnt": {"x": 1}})
+        axes = ["time", "channels", "trials"]
+        recording = read(tmp_path / "m.mat", EACH, signal=["epo_*.x"], axes=axes, sfreq="epo_*.fs")
+        np.testing.assert_array_equal(recording.signal, SIGNAL)
+        assert recording.annotations[1] == Annotation(2.5, 2.5, "trial 2")
+
+
+def test_the_first_channel_that_is_there_has_the_name(csv):
+    either = {"F": ("Fz", "T3", "Fp1"), "G": ("Pz",)}
+    recording = read_recording(
+        csv, ch_names=["Fp1", "F"], layout=LayoutConfig(**CSV | {"either": either})
+    )
+    assert recording.ch_names == ("Fp1", "F")
+    assert recording.original_ch_names == ("Fp1", "T3")
+    np.testing.assert_allclose(recording.signal, SIGNAL)
+
+
+def test_onsets_may_count_samples(npz):
+    for counts, first in (("samples from 0", 0), ("samples from 1", 1), ("seconds", None)):
+        onsets = read(npz, NPZ, onsets="when", onsets_in=counts).annotations
+        expected = [2.5, 7.0] if first is None else [(2.5 - first) / 100, (7 - first) / 100]
+        assert [mark.onset for mark in onsets] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"axes": ["time"]}, r"a \* in signal needs the axis 'channels' or 'trials'"),
+        ({"onsets": "when"}, "neither time nor onsets"),
+        ({"onsets_in": "samples from 1"}, "onsets_in belongs to onsets"),
+    ],
+)
+def test_layouts_of_trials_that_cannot_be_are_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        LayoutConfig(**EACH | changes)
+
+
+def test_a_matlab_file_is_read_whole(tmp_path):
+    scipy.io.savemat(tmp_path / "m.mat", {"a": {"b": [1, 2]}, "c": [[3]]})
+    content = read_matlab(tmp_path / "m.mat")
+    assert (content["a"]["b"].tolist(), content["c"]) == ([1, 2], 3)
+    with pytest.raises(BergerError, match=r"none\.mat: cannot be read as \.mat"):
+        read_matlab(tmp_path / "none.mat")

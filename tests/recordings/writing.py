@@ -156,8 +156,10 @@ def _gdf_records(numbers: np.ndarray, rates) -> bytes:
 # --- Neuroscan, ANT ----------------------------------------------------------------------
 
 
-def write_neuroscan(path: Path, dtype: str = "<i2") -> Path:
-    numbers = counts(0.01, dtype)
+def write_neuroscan(
+    path: Path, dtype: str = "<i2", names=NAMES, waves=WAVES[:2], sfreq: int = SFREQ
+) -> Path:
+    numbers = counts(0.01, dtype, waves)
     n, n_samples = numbers.shape
     width = numbers.dtype.itemsize
     end = 900 + 75 * n + numbers.nbytes
@@ -165,11 +167,11 @@ def write_neuroscan(path: Path, dtype: str = "<i2") -> Path:
     setup[:11] = b"Version 3.0"
     setup[225:245] = b"01/02/20\0\0" + b"03:04:05\0\0"
     struct.pack_into("<H", setup, 370, n)
-    struct.pack_into("<H", setup, 376, SFREQ)
+    struct.pack_into("<H", setup, 376, sfreq)
     struct.pack_into("<i", setup, 864, n_samples)
     struct.pack_into("<i", setup, 886, end)
     channels = b""
-    for index, name in enumerate(NAMES):
+    for index, name in enumerate(names):
         channel = bytearray(75)
         channel[: len(name)] = name.encode()
         struct.pack_into("<ff", channel, 19, 0.3 * index + 0.1, 0.2)

@@ -69,7 +69,7 @@ def task_of(labels: dict[str, object], **fields: object) -> TaskConfig:
         (TABLE | CLASSES, {"window": EVENT, "window_seconds": ...}, "needs labels with an onset"),
         (MARKS, {"window_seconds": ...}, "'window_seconds' is missing"),
         # a regression
-        (MARKS, {"kind": "regression"}, "takes its numbers from a table or participants"),
+        (MARKS, {"kind": "regression"}, "takes its numbers from a table, participants or a reader"),
         (TABLE | CLASSES, {"kind": "regression"}, "labels.classes belong to a classification"),
         (MARKS, {"target": {"name": "age"}}, "target belongs to `kind: regression`"),
         # a split

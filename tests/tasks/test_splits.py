@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from berger.errors import BergerError
 from berger.tasks.splits import (
+    FileNameSplit,
     FixedSplit,
     Fold,
     KFold,
@@ -51,6 +52,42 @@ def test_people_never_cross_and_everybody_is_tested_once(
         assert all(parts)
         assert sum(map(len, parts)) == len(set().union(*parts)) == len(at)
     assert sorted(subject for fold in found for subject in fold.test) == sorted(at)
+
+
+IDS = [f"x/t/{who}_s1.edf" for who in PEOPLE[:4]]
+
+
+def by_name(ids: list[str], **fields: object) -> list[Fold]:
+    given = {
+        "pattern": "/(?P<part>t|v|e)/",
+        "parts": {"t": "train", "v": "validation", "e": "test"},
+    }
+    split = FileNameSplit.model_validate({"by": "file name"} | given | fields)
+    people = [name.split("/")[-1].split("_")[0] for name in ids]
+    nowhere = [None] * len(ids)
+    return folds(split, people, nowhere, recordings=ids, n_folds=3, validation_share=0.25, seed=0)
+
+
+def test_folders_tell_the_parts() -> None:
+    ids = [*IDS, "x/v/p5_s1.edf", "x/e/p6_s1.edf", "x/e/p6_s2.edf"]
+    assert by_name(ids) == [Fold(("p1", "p2", "p3", "p4"), ("p5",), ("p6",))]
+    (drawn,) = by_name([*ids[:4], *ids[5:]])
+    assert (len(drawn.train), len(drawn.validation), drawn.test) == (3, 1, ("p6",))
+    assert {*drawn.train, *drawn.validation} == {"p1", "p2", "p3", "p4"}
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        (["x/t/p1_1.edf", "x/e/p1_2.edf"], "p1 has recordings in train and in test"),
+        (["x/t/p1_1.edf", "x/other/p2_2.edf"], "x/other/p2_2.edf: its name does not say"),
+        (["x/t/p1_1.edf", "x/e/p2_2.edf"], "recordings of p1 only are in the part train"),
+        (["x/t/p1_1.edf", "x/t/p2_2.edf"], "recordings of nobody only are in the part test"),
+    ],
+)
+def test_names_that_do_not_make_a_split(ids: list[str], words: str) -> None:
+    with pytest.raises(BergerError, match=words):
+        by_name(ids)
 
 
 def within(subjects: dict[str, str], seed: int = 0) -> list[Fold]:

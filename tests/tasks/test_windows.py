@@ -62,6 +62,68 @@ def test_one_window_per_event(corpus: Corpus, tmp_path: Path) -> None:
     assert len(table) + cut.left_out["n_windows"].sum() == n_events
 
 
+TWICE = {**BY_MARK, "classes": {**CLASSES, "same": "L", "other": "R"}}
+
+
+@pytest.mark.parametrize(
+    ("repeats", "labels", "reasons"),
+    [
+        ("once", ["L"], {"events of several classes lie there": 1}),
+        ("keep", ["L", "L", "L", "R"], {}),
+    ],
+)
+def test_events_at_one_place(
+    repeats: str, labels: list[str], reasons: dict[str, int], tmp_path: Path
+) -> None:
+    marks = [(3, "left"), (3, "same"), (3, "rest"), (9, "left"), (9, "other")]
+    record(tmp_path / "raw/p1.edf", 20, [Annotation(onset, 0, what) for onset, what in marks])
+    corpus = prepared(tmp_path / "raw", tmp_path / "corpus")
+    window = {**WINDOW, "repeats": repeats}
+    classes = {**TWICE, "classes": {**TWICE["classes"], "absent": "R"}}
+    task = task_in(tmp_path, classes, window=window)
+    if repeats == "once":
+        with pytest.raises(BergerError, match="no window of class R"):
+            cut_windows(task, corpus)
+        record(tmp_path / "raw/p2.edf", 20, [Annotation(4, 0, "right")])
+        corpus = prepared(tmp_path / "raw", tmp_path / "corpus2")
+        labels = [*labels, "R"]
+    cut = cut_windows(task, corpus)
+    assert list(cut.table["label"]) == labels
+    left_out = dict(zip(cut.left_out["reason"], cut.left_out["n_windows"], strict=True))
+    left_out.pop("labels.classes leaves out 'rest'", None)
+    assert left_out == reasons
+
+
+def test_windows_that_a_label_touches_at_all_have_it(tmp_path: Path) -> None:
+    marks = [Annotation(3.9, 0.2, "left"), Annotation(9, 1, "left"), Annotation(14.5, 0.2, "right")]
+    marks += [Annotation(15.5, 0.2, "left"), Annotation(18.5, 0, "rest")]
+    record(tmp_path / "raw/p1.edf", 21, marks)
+    record(tmp_path / "raw/p2.edf", 1, [Annotation(0.5, 0.1, "right")])
+    corpus = prepared(tmp_path / "raw", tmp_path / "corpus")
+    task = task_in(tmp_path, BY_MARK, window_seconds=2, background="none")
+    assert task.classes == ("L", "R", "none")
+    with pytest.raises(BergerError, match="no window of class R"):
+        cut_windows(task, corpus)
+    record(tmp_path / "raw/p3.edf", 3, [Annotation(2.5, 0.1, "right"), Annotation(0, 1, "right")])
+    cut = cut_windows(task, prepared(tmp_path / "raw", tmp_path / "corpus2"))
+    found = {row.start / SFREQ: row.label for row in cut.table.itertuples() if row.subject == "p1"}
+    assert found == {
+        0: "none",
+        2: "L",
+        4: "L",
+        6: "none",
+        8: "L",
+        10: "none",
+        12: "none",
+        16: "none",
+    }
+    assert [(row.recording, row.n_windows, row.reason) for row in cut.left_out.itertuples()] == [
+        ("raw/p1.edf", 1, "labels of several classes touch it"),
+        ("raw/p1.edf", 1, "labels.classes leaves out 'rest'"),
+        ("raw/p2.edf", 1, "the recording is shorter than a window"),
+    ]
+
+
 def test_the_length_must_be_whole_samples(corpus: Corpus, tmp_path: Path) -> None:
     task = task_in(tmp_path, BY_MARK, window=WINDOW | {"tmax": 1.505})
     with pytest.raises(BergerError, match=r"2\.005 s are 200\.5 samples at 100 Hz"):

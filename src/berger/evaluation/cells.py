@@ -340,8 +340,8 @@ def _encoder_for(
         torch.manual_seed(cell.seed)
         encoder = build_encoder(MODELS[str(source.model)], fresh_contract(source))
     adapter = plan.config.adaptations[cell.adaptation].adapter
-    for corpus in read.corpora:
-        check_preparation(encoder, adapter, corpus, corpus.folder)
+    for part in (read,) if isinstance(read, TaskWindows) else (read.trained, read.tested):
+        check_preparation(encoder, adapter, part.corpus, part.corpus.folder, part.task)
     seen = read.seen_by(encoder)
     tested = seen & {person for fold in folds for person in fold.tested_people}
     if tested and cell.model not in plan.config.allow_seen:

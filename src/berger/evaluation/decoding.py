@@ -368,7 +368,7 @@ def adapt(
         preprocessing = task_preparation(task, needed, config.adapter)
         prepare_task(data, corpus_folder, preprocessing, workers, quiet)
     corpus = open_corpus(corpus_folder, progress=not quiet)
-    check_preparation(encoder, config.adapter, corpus, corpus_folder)
+    check_preparation(encoder, config.adapter, corpus, corpus_folder, task)
     read = read_task(task, corpus)
     table, classes = read.table, task.classes
     seen = read.seen_by(encoder)
@@ -530,14 +530,16 @@ def prepare_task(
 
 
 def check_preparation(
-    encoder: Encoder, adapter: AdapterConfig, corpus: Corpus, source: object
+    encoder: Encoder, adapter: AdapterConfig, corpus: Corpus, source: object, task: TaskConfig
 ) -> None:
     """Raise BergerError unless a corpus was prepared as the encoder's own was.
 
-    An adapter makes up for some of it.
+    An adapter makes up for some of it, and a task may ask for bipolar channels.
     """
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
-    besides = adapter.absorbs(own, recorded) if own else ()
+    besides = adapter.absorbs(own, recorded) if own else set()
+    if task.bipolar is not None:
+        besides |= {"reference", "bipolar"}
     encoder.contract.check_preprocessing(recorded, source, besides)
     if not adapter.resample:  # also of an encoder that does not say how its corpus was prepared
         InputContract(sfreq=encoder.contract.sfreq).check(recorded.sfreq, (), source)

@@ -23,7 +23,7 @@ Only EEG leaves this room. What is kept out is listed with its reason, never sil
 
 from berger.recordings.bids import species_name
 from berger.recordings.formats import files_of, hash_of, size_of
-from berger.recordings.layout import LayoutConfig
+from berger.recordings.layout import LayoutConfig, read_matlab
 from berger.recordings.reading import (
     compile_subject_pattern,
     find_recordings,
@@ -54,6 +54,7 @@ __all__ = [
     "find_recordings",
     "hash_of",
     "identify",
+    "read_matlab",
     "read_recording",
     "size_of",
     "species_name",

@@ -58,6 +58,7 @@ class _EdfHeader:
     labels: tuple[str, ...]
     units: tuple[str, ...]
     has_range: tuple[bool, ...]  # whether numbers in the file can be turned into units
+    ranges: tuple[tuple[float, ...], ...]  # lowest and highest in units, and as stored
     n_samples: tuple[int, ...]  # per data record
     n_records: int
     record_seconds: float
@@ -102,6 +103,7 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
             )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
+    unusable |= _repeated(path, header, {*(wanted.ch_names or ())} - {*_TEXTS})
     channels = choose_channels(path, header.labels, unusable, wanted)
     if len({header.n_samples[index] for index in channels.taken}) > 1:
         rates = ", ".join(
@@ -118,7 +120,9 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     except Exception as error:  # MNE raises no narrower one for this
         reason = " ".join(str(error).split())
         raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
-    signal = raw.get_data(picks=labels)
+    # By place: MNE gives channels of one name, of which one may be taken, names of their own.
+    opened = [index for index, label in enumerate(header.labels) if label in labels]
+    signal = raw.get_data(picks=[opened.index(index) for index in channels.taken])
     n_samples = header.n_samples[next(iter(channels.taken))]
     n_times = header.n_records * n_samples
     if signal.shape[1] != n_times:
@@ -142,6 +146,23 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     )
 
 
+def _repeated(path: Path, header: _EdfHeader, names: set[str]) -> dict[int, str]:
+    """Return the channels that have another's name, among `names`, and hold the same throughout."""
+    found: dict[int, str] = {}
+    for name in names:
+        first, *others = [i for i, label in enumerate(header.labels) if label == name] or [-1]
+        for index in others:
+            same = all(
+                column[index] == column[first]
+                for column in (header.units, header.ranges, header.n_samples)
+            )
+            if same and np.array_equal(
+                _bytes_of(path, header, index), _bytes_of(path, header, first)
+            ):
+                found[index] = "the same as the first channel of its name"
+    return found
+
+
 def _factor(declared: str, unit: Unit | None) -> float:
     """Return µV per unit of what MNE returns, which has scaled some of the units declared."""
     if unit is None:
@@ -155,12 +176,22 @@ def _open_edf(path: Path, labels: list[str]) -> mne.io.BaseRaw:
     read = mne.io.read_raw_bdf if path.suffix.lower() == ".bdf" else mne.io.read_raw_edf
     # verbose: MNE's warnings are about fields that are not used here (dates, filters).
     # Latin-1: MNE fails at annotations in any other encoding than the one given.
-    return read(path, include=labels, stim_channel=None, encoding="latin1", verbose="ERROR")
+    options = {
+        "include": labels,
+        "stim_channel": None,
+        "encoding": "latin1",
+        "verbose": "ERROR",
+    }
+    if path.suffix.lower() != ".rec":
+        return read(path, **options)
+    with path.open("rb") as file:  # of files by another suffix MNE reads the content only
+        return read(file, preload=True, **options)
 
 
 def _read_edf_header(path: Path) -> _EdfHeader:
     """Read the header and compare it with the file's size."""
-    kind = path.suffix[1:].upper()
+    suffix = path.suffix[1:].upper()
+    kind = "EDF" if suffix == "REC" else suffix
     try:
         with path.open("rb") as file:
             fixed = file.read(256)
@@ -203,6 +234,7 @@ def _parse_edf_header(fixed: bytes, rows: bytes) -> _EdfHeader:
             is_range(low[i], high[i]) and is_range(digital_low[i], digital_high[i])
             for i in range(n_channels)
         ),
+        ranges=tuple(zip(low, high, digital_low, digital_high, strict=True)),
         n_samples=tuple(int(number) for number in column(216, 8)),
         n_records=int(fixed[236:244]),
         record_seconds=float(fixed[244:252]),

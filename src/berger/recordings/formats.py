@@ -26,6 +26,7 @@ Reader = Callable[[Path, Wanted, Unit | None], Content]
 FORMATS: Mapping[str, Reader] = MappingProxyType(
     {
         ".edf": read_edf,  # EDF, EDF+C, EDF+D
+        ".rec": read_edf,  # EDF by the name that it had in the nineties
         ".bdf": read_edf,  # BioSemi, BDF+
         ".gdf": read_through_mne,
         ".vhdr": read_through_mne,  # BrainVision
@@ -91,9 +92,12 @@ def is_companion(path: Path) -> bool:
     """Return whether a file belongs to another one, which is the recording.
 
     So does the .eeg that a .vhdr beside it names as its data, and the later parts of a FIF file
-    that was split by size ("x_raw-1.fif", or "split-02" in BIDS).
+    that was split by size ("x_raw-1.fif", or "split-02" in BIDS). A .rec that is no EDF holds notes
+    on a recording, as in the TUH EEG Corpus.
     """
     suffix = format_of(path)
+    if suffix == ".rec":
+        return not _is_edf(path)
     if suffix == ".eeg":
         own = path.with_suffix(".vhdr").exists()
         return own or path.name in _brainvision_data(path.parent)
@@ -105,6 +109,15 @@ def is_companion(path: Path) -> bool:
             first = f"{stem[: part.start()]}{1:0{len(part[0])}d}{stem[part.end() :]}"
             return path.with_name(first + path.name[-len(suffix) :]).exists()
     return False
+
+
+def _is_edf(path: Path) -> bool:
+    """Return whether a file begins like EDF; True if it cannot be read, which is said later."""
+    try:
+        with path.open("rb") as file:
+            return file.read(8) == b"0       "
+    except OSError:
+        return True
 
 
 def files_of(path: Path) -> list[Path]:

@@ -6,9 +6,10 @@ its axes, unit and rate.
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -37,7 +38,9 @@ from berger.recordings.recording import (
 class LayoutConfig(Config):
     """Where things are in files that do not say so themselves.
 
-    A key names a column of a CSV file or an array; in MATLAB structures with dots, "data.EEG".
+    A key names a column of a CSV file or an array; in MATLAB structures with dots, "data.EEG", and
+    in cells by their numbers, "data.1.EEG". A ``*`` stands for any characters: one array must fit,
+    but see `signal`.
 
     Attributes
     ----------
@@ -45,10 +48,13 @@ class LayoutConfig(Config):
         Files of this suffix have this layout.
     signal : tuple of str
         Keys of the signal: the columns of a CSV, one array, or several arrays of a channel each.
+        Where `axes` lacks the trials, each array that one key with a ``*`` fits is a trial, by the
+        last number in its name or that of its cell; they may differ in length.
     unit : {"V", "mV", "µV", "uV", "nV"}
         Of the numbers in the signal.
     axes : tuple of {"trials", "channels", "time"}
-        Axes of the array in their order. Trials are joined, with a gap between each two.
+        Axes of the array in their order. Trials are joined, with a gap between each two; without
+        `labels`, each is an annotation "trial 1", "trial 2", ... .
     sfreq : float or str, optional
         Samples per second, or the key of this number.
     time : str, optional
@@ -58,11 +64,16 @@ class LayoutConfig(Config):
         Seconds between two samples that are still one recording.
     ch_names : tuple of str or str, optional
         Names in the order of the signal, or the key of these; by default the keys of the signal.
+    either : dict of str to tuple of str
+        Name → channels of which the first that is there is called so, where not every recording
+        has the same.
     marker : str, optional
         Key of a value per sample, 0 or empty where nothing happens. Every run of another value
         is an annotation.
     onsets : str, optional
-        Key of the events' onsets in seconds from the first sample.
+        Key of the events' onsets from the first sample.
+    onsets_in : {"seconds", "samples from 0", "samples from 1"}
+        What `onsets` counts, and from where; MATLAB's first sample is 1.
     labels : str, optional
         Key of a label for each of `onsets`, or, without these, for each trial.
     separator, comment : str
@@ -77,8 +88,10 @@ class LayoutConfig(Config):
     time: str | None = None
     longest_step: float = Field(0.1, gt=0)
     ch_names: tuple[str, ...] | str | None = None
+    either: dict[str, tuple[str, ...]] = {}
     marker: str | None = None
     onsets: str | None = None
+    onsets_in: Literal["seconds", "samples from 0", "samples from 1"] = "seconds"
     labels: str | None = None
     separator: str = Field(",", min_length=1, max_length=1)
     comment: str | None = Field(None, min_length=1, max_length=1)
@@ -99,13 +112,27 @@ class LayoutConfig(Config):
             raise ValueError("sfreq or time must be given")
         if isinstance(self.sfreq, float) and self.sfreq <= 0:
             raise ValueError("sfreq must be greater than 0")
-        if "trials" in self.axes and (self.time or self.onsets):
+        if self.array_per_trial and "channels" not in self.axes:
+            raise ValueError("a * in signal needs the axis 'channels' or 'trials'")
+        if self.has_trials and (self.time or self.onsets):
             raise ValueError("with trials, neither time nor onsets can be read")
-        if self.labels and not self.onsets and "trials" not in self.axes:
+        if self.labels and not self.onsets and not self.has_trials:
             raise ValueError("labels need onsets or the axis 'trials'")
+        if self.onsets is None and self.onsets_in != "seconds":
+            raise ValueError("onsets_in belongs to onsets; give that too")
         if self.axes == ("trials", "time") and isinstance(self.ch_names, str):
             raise ValueError("without the axis 'channels', ch_names must be written out")
         return self
+
+    @property
+    def array_per_trial(self) -> bool:
+        """Whether every array that fits the key of the signal is a trial."""
+        return "trials" not in self.axes and any("*" in key for key in self.signal)
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether what is joined is not one recording."""
+        return "trials" in self.axes or self.array_per_trial
 
 
 def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutConfig) -> Content:
@@ -129,32 +156,30 @@ def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutCon
         `choose_channels`.
     """
     source = _Source(path, layout)
-    blocks = [_block(source, key, layout) for key in layout.signal]
-    if len({block.shape for block in blocks}) > 1:
-        shapes = ", ".join(f"{k} {b.shape}" for k, b in zip(layout.signal, blocks, strict=True))
-        raise BergerError(f"{path}: the channels differ in length ({shapes}); correct `signal`.")
-    trials = np.concatenate(blocks, axis=1)  # (trials, channels, time)
-    n_trials, n_channels, n_times = trials.shape
-    if not trials.size:
+    trials = _trials(source, layout)
+    n_channels = len(next(iter(trials.values()), ()))
+    lengths = [trial.shape[1] for trial in trials.values()]
+    if not n_channels or not all(lengths):
         raise BergerError(f"{path}: {', '.join(layout.signal)} is empty; take the file out.")
     names = _names(source, layout, n_channels)
-    channels = choose_channels(path, names, {}, wanted)
+    channels = choose_channels(path, _called(names, layout.either), {}, wanted)
     others = tuple(KeptOut(name, "not in the layout") for name in source.other_columns)
 
-    gaps = [Gap(n_times * trial, None) for trial in range(1, n_trials)]
+    edges = np.cumsum([0, *lengths])
+    gaps = [Gap(edge, None) for edge in edges[1:-1].tolist()]
     sfreq = None
     if layout.time is not None:
-        sfreq, gaps = _read_time(source, layout, n_times)
+        sfreq, gaps = _read_time(source, layout, int(edges[-1]))
     if layout.sfreq is not None:
         sfreq = _agreed_rate(source, layout, sfreq)
     assert sfreq is not None  # the layout has one of both
-    signal = trials[:, list(channels.taken)].transpose(1, 0, 2).reshape(len(channels.taken), -1)
+    signal = np.concatenate([trial[list(channels.taken)] for trial in trials.values()], axis=1)
     return Content(
         labels=names,
         channels=replace(channels, kept_out=channels.kept_out + others),
         signal=signal * MICROVOLTS[layout.unit],
         sfreq=sfreq,
-        annotations=_annotations(source, layout, sfreq, trials.shape),
+        annotations=_annotations(source, layout, sfreq, edges, list(trials)),
         patient_code=None,
         gaps=tuple(gaps),
         units=(layout.unit,) * n_channels,
@@ -167,16 +192,12 @@ class _Source:
     def __init__(self, path: Path, layout: LayoutConfig) -> None:
         self.path = path
         self.other_columns: tuple[str, ...] = ()
-        read = {".csv": self._read_csv, ".mat": _read_mat, ".npz": _read_npz}[layout.suffix]
-        try:
-            self._content: Mapping[str, Any] = read(path, layout)
-        except (BergerError, MemoryError):
-            raise
-        except Exception as error:  # whatever the libraries raise for a damaged file
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise BergerError(
-                f"{path}: cannot be read as {layout.suffix} ({reason}); fetch or export it again."
-            ) from error
+        readers: Mapping[str, Callable[[], Mapping[str, Any]]] = {
+            ".csv": lambda: self._read_csv(path, layout),
+            ".mat": lambda: _read_mat(path),
+            ".npz": lambda: _read_npz(path),
+        }
+        self._content = _whole(path, layout.suffix, readers[layout.suffix])
 
     def _read_csv(self, path: Path, layout: LayoutConfig) -> Mapping[str, Any]:
         options: dict[str, Any] = {"sep": layout.separator, "comment": layout.comment}
@@ -199,24 +220,44 @@ class _Source:
         )
         return {str(name): table[name].to_numpy() for name in table.columns}
 
-    def get(self, key: str) -> Any:
-        """Return what stands at a key; dots lead into structures."""
-        value: Any = self._content
+    def find(self, key: str) -> list[tuple[str, Any]]:
+        """Return name and value of all that fits a key; dots lead into structures."""
+        found: list[tuple[str, Any]] = [("", self._content)]
         for part in [key] if key in self._content else key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                there = ", ".join(map(str, value)) if isinstance(value, Mapping) else "no keys"
+            inside = [
+                (f"{above}.{name}" if above.isdigit() else name, name, item)
+                for above, value in found
+                for name, item in _inside(value).items()
+            ]
+            fits = re.compile(re.escape(part).replace(r"\*", ".*")).fullmatch
+            found = [(called, item) for called, name, item in inside if fits(name)]
+            if not found:
+                there = ", ".join(called for called, _, _ in inside) or "no keys"
                 raise BergerError(
                     f"{self.path}: has nothing called {key!r} ({there}); correct the layout."
                 )
-            value = value[part]
-        return value
+        return found
+
+    def get(self, key: str) -> Any:
+        """Return the one thing that stands at a key."""
+        found = self.find(key)
+        if len(found) > 1:
+            names = " or ".join(name for name, _ in found[:4])
+            raise BergerError(
+                f"{self.path}: {key!r} may be {names}; write more of it in the layout."
+            )
+        return found[0][1]
 
     def numbers(self, key: str) -> npt.NDArray[np.float64]:
         """Return an array of real numbers."""
-        array = np.asarray(self.get(key))
+        return self.as_numbers(key, self.get(key))
+
+    def as_numbers(self, name: str, value: Any) -> npt.NDArray[np.float64]:
+        """Return a value as an array of real numbers."""
+        array = np.asarray(value)
         if array.dtype.kind not in "iufb":
             raise BergerError(
-                f"{self.path}: {key!r} holds other things than numbers; correct the layout or the "
+                f"{self.path}: {name!r} holds other things than numbers; correct the layout or the "
                 "file."
             )
         return array.astype(np.float64)
@@ -227,13 +268,35 @@ class _Source:
         return [_text(entry) for entry in entries]
 
 
+def _inside(value: Any) -> Mapping[str, Any]:
+    """Return what a structure holds, or by number what a row of MATLAB's cells holds."""
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.ravel().tolist()
+    if isinstance(value, list):
+        return {str(number): cell for number, cell in enumerate(value, start=1)}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _whole(path: Path, kind: str, read: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return what is read; whatever the libraries raise for a damaged file is a BergerError."""
+    try:
+        return read()
+    except (BergerError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BergerError(
+            f"{path}: cannot be read as {kind} ({reason}); fetch or export it again."
+        ) from error
+
+
 def _text(entry: object) -> str:
     if isinstance(entry, float) and entry.is_integer():
         return str(int(entry))
     return str(entry).strip()
 
 
-def _read_npz(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
+def _read_npz(path: Path) -> Mapping[str, Any]:
     """Read the arrays of an NPZ file; pickled objects are refused."""
     if not zipfile.is_zipfile(path):
         raise BergerError(f"{path}: is no NPZ file; fetch it again, or take it out.")
@@ -251,8 +314,23 @@ def _read_npz(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
     return content
 
 
-def _read_mat(path: Path, _: LayoutConfig) -> Mapping[str, Any]:
-    """Read a MATLAB file: up to version 7 by SciPy, version 7.3 by h5py."""
+def read_matlab(path: Path) -> Mapping[str, Any]:
+    """Read the variables of a MATLAB file: up to version 7 by SciPy, version 7.3 by h5py.
+
+    Returns
+    -------
+    mapping of str
+        Arrays with MATLAB's order of axes and without those of length 1; structures as mappings.
+
+    Raises
+    ------
+    BergerError
+        If it is missing or damaged, or h5py is needed and not installed.
+    """
+    return _whole(path, ".mat", lambda: _read_mat(path))
+
+
+def _read_mat(path: Path) -> Mapping[str, Any]:
     check_matlab(path)
     try:
         content = scipy.io.loadmat(path, simplify_cells=True, appendmat=False)
@@ -287,14 +365,42 @@ def _read_hdf5(path: Path) -> Mapping[str, Any]:
         return dict(value_of(file))
 
 
-def _block(source: _Source, key: str, layout: LayoutConfig) -> npt.NDArray[np.float64]:
+def _trials(source: _Source, layout: LayoutConfig) -> dict[int, npt.NDArray[np.float64]]:
+    """Return number → trial (channels, time); what has no trials is the first."""
+    if layout.array_per_trial:
+        (key,) = layout.signal
+        trials: dict[int, npt.NDArray[np.float64]] = {}
+        for name, value in source.find(key):
+            number = int((re.findall(r"\d+", name) or [0])[-1])
+            if not number or number in trials:
+                raise BergerError(
+                    f"{source.path}: {name!r} has no number of its own, from 1, by which trials "
+                    "are in order; correct `signal`."
+                )
+            (trials[number],) = _block(source, name, value, layout)
+        if len({len(trial) for trial in trials.values()}) > 1:
+            shapes = ", ".join(f"{n} {trial.shape}" for n, trial in sorted(trials.items())[:4])
+            raise BergerError(
+                f"{source.path}: the trials differ in channels ({shapes}); correct `signal`."
+            )
+        return dict(sorted(trials.items()))
+    blocks = [_block(source, key, source.get(key), layout) for key in layout.signal]
+    if len({block.shape for block in blocks}) > 1:
+        shapes = ", ".join(f"{k} {b.shape}" for k, b in zip(layout.signal, blocks, strict=True))
+        raise BergerError(
+            f"{source.path}: the channels differ in length ({shapes}); correct `signal`."
+        )
+    return dict(enumerate(np.concatenate(blocks, axis=1), start=1))
+
+
+def _block(source: _Source, name: str, value: Any, layout: LayoutConfig) -> npt.NDArray[np.float64]:
     """Return one array of the signal as (trials, channels, time)."""
-    array = source.numbers(key)
+    array = source.as_numbers(name, value)
     if array.ndim != len(layout.axes) and layout.axes == ("time",):
         array = array.squeeze()
     if array.ndim != len(layout.axes):
         raise BergerError(
-            f"{source.path}: {key!r} has the shape {array.shape}, but the layout says "
+            f"{source.path}: {name!r} has the shape {array.shape}, but the layout says "
             f"({', '.join(layout.axes)}); correct `axes`."
         )
     missing = [axis for axis in ("trials", "channels", "time") if axis not in layout.axes]
@@ -322,6 +428,15 @@ def _names(source: _Source, layout: LayoutConfig, n_channels: int) -> tuple[str,
             "`ch_names` or `axes`."
         )
     return tuple(names)
+
+
+def _called(names: Sequence[str], either: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the names, with that of `either` where a channel is the first of several."""
+    first = {
+        next((one for one in several if one in names), None): name
+        for name, several in either.items()
+    }
+    return [first.get(name, name) for name in names]
 
 
 def _read_time(source: _Source, layout: LayoutConfig, n_times: int) -> tuple[float, list[Gap]]:
@@ -371,27 +486,38 @@ def _agreed_rate(source: _Source, layout: LayoutConfig, measured: float | None) 
 
 
 def _annotations(
-    source: _Source, layout: LayoutConfig, sfreq: float, shape: tuple[int, ...]
+    source: _Source,
+    layout: LayoutConfig,
+    sfreq: float,
+    edges: npt.NDArray[np.int64],
+    numbers: Sequence[int],
 ) -> tuple[Annotation, ...]:
     """Return events from the marker, from lists of onsets and labels, and of trials."""
-    n_trials, _, n_times = shape
     marks = []
     if layout.marker is not None:
-        marks += _marked(source, layout.marker, sfreq, n_trials * n_times)
-    if layout.onsets is not None or layout.labels is not None:
+        marks += _marked(source, layout.marker, sfreq, int(edges[-1]))
+    if layout.onsets is not None or layout.has_trials:
         if layout.onsets is not None:
-            onsets, duration = source.numbers(layout.onsets).ravel(), 0.0
+            onsets = source.numbers(layout.onsets).ravel()
+            if layout.onsets_in != "seconds":
+                onsets = (onsets - float(layout.onsets_in[-1])) / sfreq
+            durations = np.zeros(len(onsets))
+            labels = ["event"] * len(onsets)
         else:
-            onsets, duration = np.arange(n_trials) * n_times / sfreq, n_times / sfreq
-        labels = source.texts(layout.labels) if layout.labels else ["event"] * len(onsets)
+            onsets, durations = edges[:-1] / sfreq, np.diff(edges) / sfreq
+            labels = [f"trial {number}" for number in numbers]
+        if layout.labels is not None:
+            labels = source.texts(layout.labels)
         if len(labels) != len(onsets) or not np.isfinite(onsets).all():
             raise BergerError(
                 f"{source.path}: has {len(labels)} labels for {len(onsets)} events, or onsets that "
                 "are not finite; correct `labels` or `onsets`."
             )
         marks += [
-            Annotation(float(onset), duration, label)
-            for onset, label in zip(onsets, labels, strict=True)
+            Annotation(onset, duration, label)
+            for onset, duration, label in zip(
+                onsets.tolist(), durations.tolist(), labels, strict=True
+            )
         ]
     return tuple(sorted(marks, key=lambda mark: mark.onset))
 

@@ -379,7 +379,9 @@ def choose_channels(
         )
     for index, name in taken.items():
         same = [
-            i for i, label in enumerate(labels) if label == labels[index] or taken.get(i) == name
+            i
+            for i, label in enumerate(labels)
+            if taken.get(i) == name or (label == labels[index] and i not in unusable)
         ]
         if len(same) > 1:
             raise BergerError(

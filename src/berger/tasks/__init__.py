@@ -1,6 +1,6 @@
 """The facts of labelled data sets, and the labelled windows that they ask for.
 
-A task is a YAML file: one of those beside this module, or a user's own.
+A task is a YAML file: one of those in `catalogue`, or a user's own.
 
 ::
 

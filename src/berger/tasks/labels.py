@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from berger.configuration import Config
+from berger.tasks.readers import READERS
 
 Classes = dict[str, str | None]
 """What stands in the data → the name of the class, or None to leave it out."""
@@ -33,7 +34,8 @@ FROM_THE_TOP = ("W", "Wake", "R", "REM", "N1", "N2", "N3", "NREM")
 """Sleep stages, of people and of animals, as the rows of a hypnogram."""
 
 
-def _with_group(pattern: str, group: str) -> str:
+def with_group(pattern: str, group: str) -> str:
+    """Return a regular expression that has a group; raises ValueError for what is none."""
     try:
         groups = re.compile(pattern).groupindex
     except re.error as error:
@@ -62,7 +64,7 @@ class FileNameLabels(Config):
     @field_validator("pattern")
     @classmethod
     def _has_a_label(cls, pattern: str) -> str:
-        return _with_group(pattern, "label")
+        return with_group(pattern, "label")
 
 
 class AnnotationLabels(Config):
@@ -97,7 +99,7 @@ class _Beside(Config):
     @field_validator("stem")
     @classmethod
     def _has_a_stem(cls, stem: str | None) -> str | None:
-        return stem and _with_group(stem, "stem")
+        return stem and with_group(stem, "stem")
 
     @field_validator("beside")
     @classmethod
@@ -236,7 +238,38 @@ class HypnogramLabels(_Beside):
         return self
 
 
+class ReaderLabels(Config):
+    """Labels in a form of their own, which a reader of Berger's knows.
+
+    Attributes
+    ----------
+    reader : str
+        One of `berger.tasks.readers.READERS`.
+    classes : dict of str to str or None, optional
+        What the reader tells → class. A value that is not here is an error. None in a regression.
+    incomplete : bool
+        Whether recordings of which nothing is told may be left out and counted.
+    """
+
+    origin: Literal["reader"] = Field(alias="from")
+    reader: str
+    classes: Classes | None = None
+    incomplete: bool = False
+
+    @field_validator("reader")
+    @classmethod
+    def _is_known(cls, reader: str) -> str:
+        if reader not in READERS:
+            raise ValueError(f"there are {', '.join(READERS)}")
+        return reader
+
+
 Labels = Annotated[
-    FileNameLabels | AnnotationLabels | TableLabels | ParticipantLabels | HypnogramLabels,
+    FileNameLabels
+    | AnnotationLabels
+    | TableLabels
+    | ParticipantLabels
+    | HypnogramLabels
+    | ReaderLabels,
     Field(discriminator="origin"),
 ]

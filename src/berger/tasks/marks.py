@@ -13,7 +13,13 @@ import pandas as pd
 from berger.errors import BergerError
 from berger.recordings import Annotation
 from berger.recordings.recording import recorded_annotations
-from berger.tasks.labels import Classes, HypnogramLabels, ParticipantLabels, TableLabels
+from berger.tasks.labels import (
+    Classes,
+    HypnogramLabels,
+    ParticipantLabels,
+    ReaderLabels,
+    TableLabels,
+)
 from berger.tasks.tables import number_in
 
 NOT_GIVEN = frozenset(["", "n/a", "na", "nan", "none", "null"])  # in small letters
@@ -171,7 +177,7 @@ def class_of(value: str, classes: Classes) -> tuple[str | None, str]:
 
 def without(
     marks: Marks,
-    labels: TableLabels | ParticipantLabels | HypnogramLabels,
+    labels: TableLabels | ParticipantLabels | HypnogramLabels | ReaderLabels,
     recording: str,
     reason: str,
 ) -> None:

@@ -17,17 +17,20 @@ import pandas as pd
 
 from berger.corpus import Corpus
 from berger.errors import BergerError
+from berger.recordings import Annotation
 from berger.tasks.labels import (
     AnnotationLabels,
     Classes,
     FileNameLabels,
     HypnogramLabels,
     ParticipantLabels,
+    ReaderLabels,
     TableLabels,
 )
 from berger.tasks.marks import (
     Mark,
     Marks,
+    Stretch,
     class_of,
     joined,
     label_of,
@@ -38,6 +41,7 @@ from berger.tasks.marks import (
     whole,
     without,
 )
+from berger.tasks.readers import READERS
 from berger.tasks.tables import (
     file_beside,
     place_of,
@@ -68,6 +72,8 @@ def find_marks(task: TaskConfig, corpus: Corpus) -> Marks:
         marks = _by_participant(task, corpus, labels)
     elif isinstance(labels, HypnogramLabels):
         marks = _by_hypnogram(task, corpus, labels)
+    elif isinstance(labels, ReaderLabels):
+        marks = _by_reader(task, corpus, labels)
     elif labels.beside is not None:
         marks = _by_tables_beside(task, corpus, labels)
     else:
@@ -257,6 +263,28 @@ def _by_hypnogram(task: TaskConfig, corpus: Corpus, labels: HypnogramLabels) -> 
                 marks.of.setdefault(row.recording, []).append(marked(stretch, *label))
     for recording, several in marks.of.items():
         marks.of[recording] = list(joined(sorted(several, key=lambda mark: mark[:2])))
+    return marks
+
+
+def _by_reader(task: TaskConfig, corpus: Corpus, labels: ReaderLabels) -> Marks:
+    marks = Marks()
+    found = places(recordings_of(task), corpus.manifest.preprocessing.layout)
+    for row in _usable(corpus):
+        path = place_of(row.recording, found)
+        annotations = [Annotation(**mark) for mark in told_by(row.annotations)]
+        told = READERS[labels.reader](path, annotations)
+        if not told and task.background is None:
+            without(marks, labels, row.recording, "nothing is told of it")
+            continue
+        own = marks.of.setdefault(row.recording, [])
+        for one in told:
+            duration = min(one.duration, row.n_times / row.sfreq)
+            if one.by_clock:
+                (stretch,) = placed(row, [one.onset], [duration], path)
+            else:
+                stretch = Stretch(one.onset, one.onset + duration)
+            label = label_of(one.value, labels.classes, f"{path} at {one.onset:g} s")
+            own.append(marked(stretch, *label))
     return marks
 
 

@@ -7,18 +7,20 @@ recording is on two sides.
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from berger.configuration import Config
 from berger.corpus import split_subjects, subject_folds
 from berger.errors import BergerError
 from berger.files import sha256
+from berger.tasks.labels import with_group
 from berger.tasks.tables import read_table
 
 PARTS = ("train", "validation", "test")
@@ -128,7 +130,48 @@ class FixedSplit(Config):
         return self
 
 
-AnySplit = KFold | LeaveOneSubjectOut | LeaveOneSiteOut | RecordingWithinSubject | FixedSplit
+class FileNameSplit(Config):
+    """What names of folders or files say, as of a data set that is distributed in parts.
+
+    Attributes
+    ----------
+    pattern : str
+        Regular expression with a group ``part``, searched in the recording's id.
+    parts : dict of str to {"train", "validation", "test"}
+        What the group finds → part. Without validation people, a share of the training people is
+        drawn by the seed.
+    last : float, optional
+        This share of the training people are the validation people instead: the last in
+        alphabetical order.
+    """
+
+    by: Literal["file name"]
+    pattern: str
+    parts: dict[str, Literal["train", "validation", "test"]]
+    last: float | None = Field(None, gt=0, lt=1)
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_part(cls, pattern: str) -> str:
+        return with_group(pattern, "part")
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if lacking := {"train", "test"} - {*self.parts.values()}:
+            raise ValueError(f"parts name nobody to {min(lacking)}")
+        if self.last is not None and "validation" in self.parts.values():
+            raise ValueError("last and validation people among parts exclude each other")
+        return self
+
+
+AnySplit = (
+    KFold
+    | LeaveOneSubjectOut
+    | LeaveOneSiteOut
+    | RecordingWithinSubject
+    | FixedSplit
+    | FileNameSplit
+)
 Split = Annotated[AnySplit, Field(discriminator="by")]
 
 
@@ -153,7 +196,7 @@ def folds(
     sites : sequence of str or None
         Of each of these recordings.
     recordings : sequence of str
-        Their ids; only `RecordingWithinSubject` needs them.
+        Their ids; only `RecordingWithinSubject` and `FileNameSplit` need them.
     n_folds : int
         Of `KFold`; no more are made than there are people.
     validation_share : float
@@ -185,6 +228,8 @@ def folds(
         return _leave_one_site_out(subjects, sites, validation_share, seed)
     if isinstance(split, RecordingWithinSubject):
         return _within_subjects(dict(zip(recordings, subjects, strict=True)), seed)
+    if isinstance(split, FileNameSplit):
+        return _by_file_name(split, recordings, subjects, validation_share, seed)
     return _fixed(split, people, validation_share, seed, folder)
 
 
@@ -291,6 +336,44 @@ def _within_subjects(subjects: Mapping[str, str], seed: int) -> list[Fold]:
             train = tuple(name for name in own if name not in (test, chosen_by[test]))
             made.append(Fold(train, (chosen_by[test],), (test,), within=person))
     return made
+
+
+def _by_file_name(
+    split: FileNameSplit,
+    recordings: Sequence[str],
+    subjects: Sequence[str],
+    share: float,
+    seed: int,
+) -> list[Fold]:
+    part_of: dict[str, str] = {}
+    for recording, subject in zip(recordings, subjects, strict=True):
+        found = re.search(split.pattern, recording)
+        part = split.parts.get(found["part"]) if found else None
+        if part is None:
+            raise BergerError(
+                f"{recording}: its name does not say in which part of the split it is; correct "
+                "split.pattern or split.parts, or leave the file out."
+            )
+        if part_of.setdefault(subject, part) != part:
+            raise BergerError(
+                f"{subject} has recordings in {part_of[subject]} and in {part}, but nobody may be "
+                "on two sides; correct the folders, or subject_pattern."
+            )
+    train, validation, test = (
+        tuple(sorted(subject for subject in part_of if part_of[subject] == part)) for part in PARTS
+    )
+    for name, people in (("train", train), ("test", test)):
+        if len(people) < (2 if name == "train" and not validation else 1):
+            raise BergerError(
+                f"recordings of {' and '.join(people) or 'nobody'} only are in the part {name} of "
+                "the split; correct split.pattern, or add recordings."
+            )
+    if validation:
+        return [Fold(train, validation, test)]
+    if split.last is not None:
+        first = min(max(int((1 - split.last) * len(train) + 1e-9), 1), len(train) - 1)
+        return [Fold(train[:first], train[first:], test)]
+    return [_with_validation(train, test, share, seed)]
 
 
 def _fixed(

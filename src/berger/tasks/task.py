@@ -7,24 +7,29 @@ from collections.abc import Sequence
 from glob import glob
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from berger.configuration import Config, load_config, locate
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
-from berger.recordings import species_name
+from berger.recordings import LayoutConfig, species_name
+from berger.tasks.facts import Facts
 from berger.tasks.labels import (
     FROM_THE_TOP,
     FileNameLabels,
     HypnogramLabels,
     Labels,
     ParticipantLabels,
+    ReaderLabels,
     TableLabels,
 )
 from berger.tasks.published_results import PublishedResult
 from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a split or variant: what may stand behind @ and +."""
 
 
 class EventWindow(Config):
@@ -34,11 +39,16 @@ class EventWindow(Config):
     ----------
     tmin, tmax : float
         First and last second, from the event's onset.
+    repeats : {"refuse", "once", "keep"}
+        Where two labelled events begin at the same sample, as when an event is noted of several
+        electrodes: an error; one window, and none where their labels contradict each other; or a
+        window for each, so that it counts as often.
     """
 
     origin: Literal["event"] = Field(alias="from")
     tmin: float
     tmax: float
+    repeats: Literal["refuse", "once", "keep"] = "refuse"
 
     @model_validator(mode="after")
     def _has_a_length(self) -> Self:
@@ -78,6 +88,12 @@ class TaskConfig(Config):
     channels : tuple of str, optional
         Keep exactly these, in this order; recordings that lack one are left out. Default: as the
         model was trained.
+    bipolar : {"double banana", "tcp"} or tuple of pairs of str, optional
+        In place of `channels`: make these differences of two electrodes and keep nothing else, as
+        in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
+    layout : LayoutConfig, optional
+        What is where in recordings that do not say so themselves. Default: as the model was
+        trained.
     kind : {"classification", "regression"}
     labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
     target : Target, optional
@@ -86,6 +102,9 @@ class TaskConfig(Config):
         Length of a window, and from one window to the next (default: the length).
     window : EventWindow, optional
         One window per event, in place of `window_seconds` and `step_seconds`.
+    background : str, optional
+        Class of the windows that no label touches. Windows then follow each other through the whole
+        recording, and one that a label touches at all has that label, e.g. of a seizure.
     subject_pattern : str, optional
         Regular expression with a group ``subject``, searched in the path; default: Berger's own
         rules for file names and headers.
@@ -98,6 +117,16 @@ class TaskConfig(Config):
         Who is tested by a model that learned from whom.
     n_folds : int
         Folds by person, of the split "k-fold".
+    splits : dict of str to split
+        In place of `split`: those that are in use, by name, none of which is silently taken.
+    split_name : str, optional
+        Which of them; of the only one, its name.
+    variants : dict of str to dict
+        Name → fields that others set otherwise, and under ``about`` who and why.
+    variant : str, optional
+        Which of them this is.
+    facts : Facts
+        By which a folder of the data set is checked.
     sleep_stages : tuple of str, optional
         The classes, if they are sleep stages, in the order of a hypnogram's rows from the top.
         Needed only where labels are not from hypnograms, or their stages have names of their own.
@@ -114,17 +143,25 @@ class TaskConfig(Config):
     description: str = ""
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
+    bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
+    layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
     target: Target | None = None
     window_seconds: float = Field(gt=0)
     step_seconds: float | None = Field(None, gt=0)
     window: EventWindow | None = None
+    background: str | None = None
     subject_pattern: str | None = None
     max_amplitude: float | None = Field(None, gt=0)
     upsample: bool = False
     split: Split = KFold(by="k-fold")
     n_folds: int = Field(6, ge=2)
+    splits: dict[Name, Split] = {}
+    split_name: str | None = None
+    variants: dict[Name, dict[str, Any]] = {}
+    variant: str | None = None
+    facts: Facts = Facts()
     sleep_stages: tuple[str, ...] | None = None
     published: tuple[PublishedResult, ...] = ()
     species: str = "human"
@@ -140,7 +177,7 @@ class TaskConfig(Config):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order in which they are given; none in a regression."""
-        names = (self.labels.classes or {}).values()
+        names = [*(self.labels.classes or {}).values(), self.background]
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     @property
@@ -199,7 +236,18 @@ class TaskConfig(Config):
         seed : int
         n_folds : int, optional
             In place of the task's own, of the split "k-fold".
+
+        Raises
+        ------
+        BergerError
+            As `folds`; and if there are several splits and none was chosen.
         """
+        if self.splits and self.split_name is None:
+            named = ", ".join(f"{self.name}@{name}" for name in self.splits)
+            raise BergerError(
+                f"task {self.name}: has several splits in use, whose numbers cannot be compared; "
+                f"name one, as {named}."
+            )
         return folds(
             self.split,
             subjects,
@@ -221,6 +269,16 @@ class TaskConfig(Config):
         except ValidationError:  # `window` itself will say so
             seconds = 1.0
         return given | {"window_seconds": seconds}
+
+    @model_validator(mode="after")
+    def _has_one_montage(self) -> Self:
+        _demand(
+            self.channels is None or self.bipolar is None,
+            "channels and bipolar exclude each other; remove one",
+        )
+        if self.bipolar is not None:
+            PreprocessingConfig(bipolar=self.bipolar)  # says what is wrong with the pairs
+        return self
 
     @model_validator(mode="after")
     def _has_windows(self) -> Self:
@@ -249,14 +307,18 @@ class TaskConfig(Config):
     def _has_a_question(self) -> Self:
         if self.kind == "regression":
             _demand(
-                isinstance(self.labels, TableLabels | ParticipantLabels),
-                "a regression takes its numbers from a table or participants",
+                isinstance(self.labels, TableLabels | ParticipantLabels | ReaderLabels),
+                "a regression takes its numbers from a table, participants or a reader",
             )
             _demand(
                 self.labels.classes is None,
                 "labels.classes belong to a classification; remove them, or `kind: regression`",
             )
             return self
+        _demand(
+            self.background is None or self.window is None,
+            "background and window exclude each other; remove one",
+        )
         _demand(self.target is None, "target belongs to `kind: regression`; remove it")
         _demand(
             self.labels.classes is not None,
@@ -290,6 +352,10 @@ class TaskConfig(Config):
     @model_validator(mode="after")
     def _has_one_split(self) -> Self:
         _demand(
+            not self.splits or self.split_name is not None or "split" not in self.model_fields_set,
+            "split and splits exclude each other; remove one",
+        )
+        _demand(
             isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
             f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
         )
@@ -308,7 +374,7 @@ def _demand(holds: bool, complaint: str) -> None:
 
 def catalogue() -> dict[str, Path]:
     """Return name → file of every task that is shipped with the package."""
-    folder = Path(str(resources.files("berger") / "tasks"))
+    folder = Path(str(resources.files("berger") / "tasks" / "catalogue"))
     return {file.stem: file for file in sorted(folder.glob("*.yaml"))}
 
 
@@ -318,15 +384,51 @@ def load_task(task: str | Path, data: Path | None = None) -> TaskConfig:
     Parameters
     ----------
     task : str or Path
+        Behind a + may stand one of its variants, then behind an @ one of its splits, as
+        "tuab@official" or "hmc+cbramod@cbramod".
     data : Path, optional
         Folder that holds the data set. Default: the YAML file's folder, or for a shipped task the
         folder of the task's name below ``$BERGER_DATA``.
+
+    Raises
+    ------
+    BergerError
+        If there is no such task, variant or split, or the file is wrong.
     """
+    task, variant, split = _named(task)
     path = locate(task, catalogue(), "task")
-    config = load_config(TaskConfig, path)
+    config = _as_chosen(load_config(TaskConfig, path), path, variant, split)
     config._data = _data_folder(config, task, data)
     config._own_folder = path.parent
     return config
+
+
+def _named(task: str | Path) -> tuple[str | Path, str | None, str | None]:
+    """Return task, variant and split of what may name all three; a file's name is left whole."""
+    if Path(task).is_file():
+        return task, None, None
+    rest, _, split = str(task).partition("@")
+    name, _, variant = rest.partition("+")
+    return name, variant or None, split or None
+
+
+def _as_chosen(task: TaskConfig, path: Path, variant: str | None, split: str | None) -> TaskConfig:
+    """Return the variant of a task, with one of its splits."""
+    chosen: dict[str, Any] = {}
+    for what, name, known in (("variant", variant, task.variants), ("split", split, task.splits)):
+        if name is not None and name not in known:
+            raise BergerError(
+                f"task {task.name}: has no {what} {name!r}, only {', '.join(known) or 'the plain'};"
+                " see `berger tasks`."
+            )
+    if variant is not None:
+        given = {key: value for key, value in task.variants[variant].items() if key != "about"}
+        chosen |= {**given, "variant": variant}
+    if split is None and len(task.splits) == 1:
+        (split,) = task.splits
+    if split is not None:
+        chosen |= {"split": task.splits[split].model_dump(mode="json"), "split_name": split}
+    return load_config(TaskConfig, path, chosen) if chosen else task
 
 
 def find_data(task: TaskConfig, origin: str | Path, data: Path | None) -> list[Path]:
@@ -377,6 +479,7 @@ def recordings_of(task: TaskConfig) -> list[Path]:
 def _data_folder(task: TaskConfig, origin: str | Path, data: Path | None) -> Path | None:
     if data is not None:
         return data
+    origin = _named(origin)[0]
     if str(origin) not in catalogue():
         return Path(origin).parent
     root = os.environ.get("BERGER_DATA")
@@ -392,9 +495,13 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     species = species_name(task.species) if "species" in task.model_fields_set else None
     if species == species_name(contract.species or "human"):
         species = contract.species
+    montage: dict[str, Any] = {"ch_names": task.channels or contract.ch_names}
+    if task.bipolar is not None:  # in which any common reference cancels out
+        montage = {"ch_names": None, "bipolar": task.bipolar, "reference": "as recorded"}
     return contract.model_copy(
-        update={
-            "ch_names": task.channels or contract.ch_names,
+        update=montage
+        | {
+            "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,
             "upsample": task.upsample,
             "subject_pattern": task.subject_pattern,

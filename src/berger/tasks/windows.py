@@ -15,6 +15,7 @@ import pandas as pd
 from berger.corpus import Corpus
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
 from berger.tasks.marks import Mark
 from berger.tasks.origins import find_marks
 from berger.tasks.splits import FEWEST_RECORDINGS, RecordingWithinSubject, too_few_recordings
@@ -47,8 +48,9 @@ def labelled_windows(task: TaskConfig, corpus: Corpus) -> pd.DataFrame:
 def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
     """Cut a corpus into the windows of a task.
 
-    Stepped windows lie wholly within one labelled stretch, the first at its beginning; one window
-    per event lies around its onset. All lie wholly within a usable stretch.
+    Stepped windows lie wholly within one labelled stretch, the first at its beginning, unless the
+    task has a background class; one window per event lies around its onset. All lie wholly within a
+    usable stretch.
 
     Raises
     ------
@@ -101,6 +103,12 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
 
 
 def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
+    made = corpus.manifest.preprocessing.bipolar_pairs
+    if task.bipolar is not None and made != PreprocessingConfig(bipolar=task.bipolar).bipolar_pairs:
+        raise BergerError(
+            f"{corpus.folder}: was not prepared with the bipolar channels that task {task.name} "
+            "asks for; prepare the recordings with `bipolar` of the task."
+        )
     kept = corpus.manifest.preprocessing.ch_names
     if task.channels is not None and task.channels != kept:
         has = "all channels" if kept is None else ", ".join(kept)
@@ -117,12 +125,21 @@ def _candidates(
     if task.window is not None:
         tmin = task.window.tmin
         begins = [round((mark.onset + tmin) * row.sfreq) for mark in marks]
-        _check_events(row, begins, marks)
+        if task.window.repeats == "refuse":
+            _check_events(row, begins, marks)
+        elif task.window.repeats == "once":
+            begins, marks = _once(begins, marks)
         for begin, mark in zip(begins, marks, strict=True):
             yield np.array([begin]), mark
         return
-    _check_overlaps(task, row, marks)
     step = count_samples(task.step_seconds or task.window_seconds, row.sfreq)
+    if task.background is not None:
+        if row.n_times < n_times:
+            lost["the recording is shorter than a window"] += 1
+        through = _through(task.background, row, marks, n_times, step)
+        yield from ((starts, mark) for starts, mark in through if len(starts))
+        return
+    _check_overlaps(task, row, marks)
     for mark in marks:
         first, end = max(round(mark.onset * row.sfreq), 0), round(mark.offset * row.sfreq)
         starts = np.arange(first, end - n_times + 1, step)
@@ -132,6 +149,40 @@ def _candidates(
             whole = first == 0 and end == row.n_times
             what = "the recording is" if whole else "a labelled stretch is"
             lost[mark.reason or f"{what} shorter than a window"] += 1
+
+
+def _once(begins: list[int], marks: list[Mark]) -> tuple[list[int], list[Mark]]:
+    """Join the events whose windows are one; without a label where theirs contradict each other."""
+    at: dict[int, list[Mark]] = {}
+    for begin, mark in zip(begins, marks, strict=True):
+        at.setdefault(begin, []).append(mark)
+    joined = []
+    for together in at.values():
+        labelled = [mark for mark in together if mark.label is not None]
+        mark = (labelled or together)[0]
+        if len({one.label for one in labelled}) > 1:
+            mark = mark._replace(label=None, reason="events of several classes lie there")
+        joined.append(mark)
+    return [*at], joined
+
+
+def _through(
+    background: str, row: Any, marks: list[Mark], n_times: int, step: int
+) -> Iterator[tuple[npt.NDArray[np.int64], Mark]]:
+    """Yield the windows through a whole recording, by what touches them: first those by nothing."""
+    starts = np.arange(0, row.n_times - n_times + 1, step)
+    touched = np.zeros(len(starts), int)  # by which mark, from 1
+    several = np.zeros(len(starts), bool)
+    labels = np.array([None, *(mark.label for mark in marks)], object)
+    for number, mark in enumerate(marks, start=1):
+        first, end = round(mark.onset * row.sfreq), round(mark.offset * row.sfreq)
+        here = (starts < end) & (starts + n_times > first)
+        several |= here & (touched > 0) & (labels[touched] != mark.label)
+        touched[here] = number
+    yield starts[touched == 0], Mark(0.0, 0.0, background)
+    yield starts[several], Mark(0.0, 0.0, None, "labels of several classes touch it")
+    for number, mark in enumerate(marks, start=1):
+        yield starts[(touched == number) & ~several], mark
 
 
 def _faults(

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from berger import open_corpus
+from berger.corpus import prepare
+from berger.errors import BergerError
+from berger.preprocessing import PreprocessingConfig
+from berger.tasks import cut_windows, load_task, preparation
+
+PEOPLE = [f"Subject{number:02d}" for number in range(36)]
+
+
+@pytest.mark.parametrize("variant", ["cbramod", "cbramod-19"])
+def test_the_people_of_cbramod(variant: str) -> None:
+    task = load_task(f"eegmat+{variant}")
+    (fold,) = task.folds(PEOPLE, [None] * 36, validation_share=0.2, seed=0)
+    assert fold.train == tuple(PEOPLE[:28])
+    assert fold.validation == tuple(PEOPLE[28:32])
+    assert fold.test == tuple(PEOPLE[32:])
+    with pytest.raises(BergerError, match=r"Subject24 .* has no recording .*set split\.incomplete"):
+        task.folds(PEOPLE[:24], [None] * 24, validation_share=0.2, seed=0)
+
+
+def test_folds_by_person_stay_the_default() -> None:
+    task = load_task("eegmat")
+    folds = task.folds(PEOPLE[:24], [None] * 24, validation_share=0.2, seed=0)
+    assert len(folds) == 6
+    assert sorted(person for fold in folds for person in fold.test) == PEOPLE[:24]
+
+
+def test_the_difference_of_the_ear_lobes_is_a_channel(real_data: Path, tmp_path: Path) -> None:
+    for variant, n_channels in (("+cbramod", 20), ("+cbramod-19", 19)):
+        task = load_task(f"eegmat{variant}")
+        config = preparation(task, PreprocessingConfig())
+        file = real_data / "eegmat" / "Subject00_2.edf"
+        prepare([file], tmp_path / variant, config, progress=False)
+        corpus = open_corpus(tmp_path / variant)
+        (names,) = corpus.recordings["ch_names"]
+        assert len(names) == n_channels
+        assert names[:2] == ["Fp1", "Fp2"]
+        assert (names[-1] == "EEG A2-A1") == (n_channels == 20)
+        if n_channels == 20:
+            with pytest.raises(BergerError, match="no window of class rest"):
+                cut_windows(task, corpus)
