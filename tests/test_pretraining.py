@@ -51,7 +51,7 @@ from berger.simulation import TEN_TWENTY
 from berger.spectral import BANDS, band_powers
 from berger.tasks import load_task
 from berger.training.log import read_log
-from berger.training.loop import STATE_FILE
+from berger.training.state import STATE_FILE
 
 SIGNALS = ["masked input", "restored", "fine branch", "coarse branch", "untrained network"]
 PREPROCESSING = PreprocessingConfig(sfreq=100, highpass=1, lowpass=40, max_amplitude=None)

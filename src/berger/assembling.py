@@ -37,7 +37,7 @@ from berger.pretraining import (
     windows_mark,
 )
 from berger.training.log import run_record
-from berger.training.loop import STATE_FILE
+from berger.training.state import STATE_FILE
 
 SEEN = ("subjects", "training_files", "training_contents")
 """Whom a checkpoint has seen; experts of one division have seen the same people."""

@@ -15,7 +15,7 @@ from berger.pretraining import CONFIG_FILE, RECORD_FILE, PretrainingConfig, pret
 from berger.reports import build_report
 from berger.simulation import simulate_dataset
 from berger.tasks import find_data, load_task
-from berger.training.loop import STATE_FILE
+from berger.training.state import STATE_FILE
 
 TASK = """\
 # Eyes open against eyes closed, labelled by the annotations in the simulated files. A task of your

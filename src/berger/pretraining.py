@@ -25,9 +25,11 @@ from berger.errors import BergerError
 from berger.files import write_json, written_whole
 from berger.models import (
     DareConfig,
+    Encoder,
     InputContract,
     SpecHiNetConfig,
     SpecHiNetPublishedConfig,
+    load_checkpoint,
 )
 from berger.models.encoders import build_encoder
 from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
@@ -35,8 +37,12 @@ from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.invariance import invariance
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.spectral import band_powers
+from berger.training.devices import Strategy, is_first, wait_for_all, world
+from berger.training.energy import EnergyMeter
 from berger.training.log import run_record
-from berger.training.loop import STATE_FILE, TrainingConfig, fit
+from berger.training.loop import TrainingConfig, fit
+from berger.training.sinks import SinkName, make_sinks
+from berger.training.state import STATE_FILE, has_state, read_state
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
 RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
@@ -103,6 +109,9 @@ class PretrainingConfig(Config):
         Evenly spaced windows of those that are looked at.
     experts : int
         Number of experts, each trained on a part of its own of the training windows.
+    start_from : str, optional
+        A checkpoint of the same model, whose weights are the first; all else begins anew, unlike
+        when a run is resumed. Whom it has seen counts as seen.
     seed : int
         Of everything random, also of who is watched and of the division among the experts.
     """
@@ -116,6 +125,7 @@ class PretrainingConfig(Config):
     validation_share: float = Field(0.1, gt=0, lt=1)
     max_validation_windows: int = Field(256, ge=1)
     experts: int = Field(1, ge=1)
+    start_from: str | None = None
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
@@ -163,8 +173,11 @@ def pretrain(
     subjects: Sequence[str] | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    strategy: Strategy = "ddp",
     workers: int = 0,
     quiet: bool = False,
+    profile: bool = False,
+    log_to: Sequence[SinkName] = (),
 ) -> Path:
     """Pretrain a model, or one expert of several, on a corpus.
 
@@ -185,10 +198,16 @@ def pretrain(
     resume : bool
         Continue an interrupted run in `out`.
     device : {"auto", "cpu", "cuda"}
+    strategy : {"ddp", "fsdp"}
+        On several devices: the whole model on each, or a part of it.
     workers : int
-        Processes that read windows.
+        Processes that read windows, on each device.
     quiet : bool
         No progress bar.
+    profile : bool
+        Write ``trace.json`` of a few of the first steps.
+    log_to : sequence of {"tensorboard", "wandb"}
+        Where the log's numbers go besides ``log.jsonl``.
 
     Returns
     -------
@@ -199,7 +218,9 @@ def pretrain(
     ------
     BergerError
         If corpus and model do not fit, there is no such expert, `out` holds another run, or there
-        is nothing to resume.
+        is nothing to resume; and as `berger.training.loop.fit`.
+    StoppedError
+        If the process was told to stop, after the state is saved.
     """
     began, record = time.monotonic(), run_record()
     if expert is None and config.experts > 1:
@@ -227,28 +248,43 @@ def pretrain(
     seed = expert_seed(config.seed, expert)
     objective = fresh_objective(config, contract, seed)
     _check_montages(objective, everything, validation)
-    claim(out, config, resume)
+    sinks = make_sinks(log_to, config.model_dump(mode="json"))
+    if is_first():
+        claim(out, config, resume)
 
+    meter = EnergyMeter()
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
-    steps = fit(
+    fitted = fit(
         objective,
         train,
         config.training,
         out,
         seed=seed,
         device=device,
+        strategy=strategy,
         workers=workers,
         resume=resume,
         quiet=quiet,
+        profile=profile,
+        sinks=sinks,
         validate=lambda: validation_losses(objective, watched, config),
     )
+    if not is_first():
+        wait_for_all()
+        return out / "checkpoint"
+    place = objective.device
+    objective = fresh_objective(config, contract, seed)  # one that is not spread over devices
+    objective.load_state_dict(read_state(out)["objective"])
+    objective.to(place).eval()
     model = objective.pretrained()
     recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
     trained = recordings[recordings["subject"].isin(people["train"])]
     record |= {
         "kind": "pretraining",
         "seed": config.seed,
-        "device": str(objective.device),
+        "device": str(place),
+        "processes": world()[0],
+        **({"strategy": strategy} if world()[0] > 1 else {}),
         "corpus": {
             "id": corpus.manifest.id,
             "name": corpus.name,
@@ -259,7 +295,11 @@ def pretrain(
         "training_files": file_marks(trained),
         "training_contents": file_contents(trained),
         "n_parameters": model.n_parameters,
-        "steps": steps,
+        "steps": fitted.steps,
+        "skipped_steps": fitted.skipped,
+        "training_seconds": fitted.seconds,
+        "data_wait": fitted.data_wait,
+        "energy": meter.record(),
         "batch_size": config.training.batch_size * config.training.accumulate,
         "window_seconds": config.window_seconds,
         "training_windows": len(train),
@@ -273,6 +313,8 @@ def pretrain(
             "divided_sha256": windows_mark(everything.table),
         },
     }
+    if config.start_from is not None:
+        record["earlier"] = dict(load_checkpoint(config.start_from).provenance)
     if config.experts > 1:
         with written_whole(out / PART_FILE) as temporary:
             train.table[["recording", "start"]].to_parquet(temporary, index=False)
@@ -288,6 +330,7 @@ def pretrain(
             objective, fresh_objective(config, contract, seed), watched, config, out
         )
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
+    wait_for_all()
     return out / "checkpoint"
 
 
@@ -338,8 +381,26 @@ def fresh_objective(config: PretrainingConfig, contract: InputContract, seed: in
     """Make the objective, and in it the model, as it stands before the first step."""
     torch.manual_seed(seed)
     model = build_encoder(config.model, contract)
+    if config.start_from is not None:
+        _start_from(model, Path(config.start_from))
     objective: Objective = OBJECTIVES[type(config.objective)](model, config.objective)
     return objective
+
+
+def _start_from(model: Encoder, folder: Path) -> None:
+    """Give a model the weights of a checkpoint of the same architecture."""
+    before = load_checkpoint(folder)
+    if before.config != model.config:
+        told = (
+            "; ".join(differences(before.config, model.config))
+            if type(before.config) is type(model.config)
+            else f"{type(before).__name__} there, {type(model).__name__} here"
+        )
+        raise BergerError(
+            f"{folder}: is of another model ({told}); set the configuration's model alike, or "
+            "start from another checkpoint."
+        )
+    model.load_state_dict(before.state_dict())
 
 
 def _check_montages(objective: Objective, *datasets: WindowDataset) -> None:
@@ -364,7 +425,7 @@ def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
     """
     path = out / CONFIG_FILE
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    begun = (out / STATE_FILE, out / RECORD_FILE, *out.glob(f"expert-*/{STATE_FILE}"))
+    begun = (out / RECORD_FILE, *out.glob(f"expert-*/{STATE_FILE}"))
     if resume:
         if not path.is_file():
             raise BergerError(f"{out}: nothing to resume there; start without --resume.")
@@ -375,7 +436,7 @@ def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
                 f"({'; '.join(differences(before, config))}); resume with the same one, or start "
                 "a new run in another folder."
             )
-    elif any(file.exists() for file in begun):  # else nothing to lose
+    elif has_state(out) or any(file.exists() for file in begun):  # else nothing to lose
         raise BergerError(
             f"{out}: holds a run already; continue it with --resume or choose another folder."
         )
@@ -506,7 +567,7 @@ def window_errors(
     first = 0
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
-        masked, _ = objective.mask(clean, generator)
+        masked, _ = objective.mask(clean, generator, batch)
         restored = objective.restore(masked, batch.starts, batch.ch_names)
         guesses = {"masked input": masked, "restored": restored.mean}
         if len(restored.branches) > 1:
@@ -550,7 +611,7 @@ def _example(
     generator = _mask_generator(config)
     for batch in windows.batches(config.training.batch_size):
         clean = batch.signal(objective.device)
-        masked, gain = objective.mask(clean, generator)
+        masked, gain = objective.mask(clean, generator, batch)
         if index < batch.n_windows:
             break
         index -= batch.n_windows

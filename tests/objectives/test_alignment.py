@@ -84,7 +84,7 @@ rank, address, out = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
 rows = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
 one, other = (view[rank * 3 : 3 + rank * 2].clone().requires_grad_() for view in rows)
-loss = info_nce(one, other)
+loss = info_nce(one, other, shared=True)
 (loss * len(one)).backward()  # ranks count by their windows
 torch.save({"loss": loss.detach(), "one": one.grad, "other": other.grad}, out)
 distributed.destroy_process_group()

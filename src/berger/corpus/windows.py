@@ -294,6 +294,9 @@ class Batch(NamedTuple):
         First sample of each window in its recording.
     spatial_filter : Tensor, float32, shape (batch, n_chans, n_chans), optional
         What the microvolts of each window are multiplied by.
+    rank, world_size : int
+        Which of how many processes share a larger batch; this is its windows rank,
+        rank + world_size, ... .
     """
 
     samples: Tensor
@@ -304,6 +307,8 @@ class Batch(NamedTuple):
     subjects: tuple[str, ...]
     starts: Tensor
     spatial_filter: Tensor | None = None
+    rank: int = 0
+    world_size: int = 1
 
     @property
     def n_windows(self) -> int:
@@ -360,9 +365,8 @@ class WindowSampler:
     each once in a round.
 
     Several ranks take their parts of the same batch, so that a step means the same whatever their
-    number, and all have the same montage. Rank r takes windows r, r + world_size, … of it. Where a
-    batch has fewer windows than there are ranks, a rank without one gets the batch's first as a
-    stand-in, of `weight` 0.
+    number, and all have the same montage. Rank r takes windows r, r + world_size, … of it. A batch
+    that has fewer windows than there are ranks is not shared: every rank takes all of it.
 
     Parameters
     ----------
@@ -410,10 +414,15 @@ class WindowSampler:
 
     def batch(self, step: int) -> list[int]:
         """Return this rank's window numbers of one step, counted from 0 through all epochs."""
-        whole = self._whole_batch(step)
-        part = whole[self.rank :: self.world_size]
-        numbers: list[int] = (part if len(part) else whole[:1]).tolist()
+        rank, world_size = self.share(step)
+        numbers: list[int] = self._whole_batch(step)[rank::world_size].tolist()
         return numbers
+
+    def share(self, step: int) -> tuple[int, int]:
+        """Return which part of how many this rank takes of a step's batch."""
+        if len(self._whole_batch(step)) < self.world_size:
+            return 0, 1
+        return self.rank, self.world_size
 
     def weight(self, step: int) -> float:
         """Return what this rank's mean over windows counts in a mean over ranks.
@@ -421,7 +430,8 @@ class WindowSampler:
         The mean over ranks of weight times mean is then the mean over all windows of the batch.
         """
         n_windows = len(self._whole_batch(step))
-        return len(range(self.rank, n_windows, self.world_size)) * self.world_size / n_windows
+        rank, world_size = self.share(step)
+        return len(range(rank, n_windows, world_size)) * world_size / n_windows
 
     def starting_at(self, step: int) -> Iterator[list[int]]:
         """Yield this rank's part of the batches from a step on, for ever."""

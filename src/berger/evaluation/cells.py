@@ -41,7 +41,7 @@ from berger.models import MODELS, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.pretraining import CONFIG_FILE, pretrain
-from berger.training.loop import STATE_FILE
+from berger.training.state import STATE_FILE
 
 CELL_FILE: Final = "cell.json"
 RUNNING: Final = ".running"

@@ -53,7 +53,7 @@ from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, RECORD_FILE
 from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
-from berger.training.loop import STATE_FILE
+from berger.training.state import STATE_FILE
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 PROBE: Final = "frozen probe"

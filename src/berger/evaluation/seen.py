@@ -20,7 +20,8 @@ Known = Literal["nobody", "known", "unknown"]
 
 def knows_people(provenance: Mapping[str, Any]) -> bool:
     """Whether weights that were made from recordings say whose these were."""
-    return "subjects" in provenance
+    earlier = provenance.get("earlier")
+    return "subjects" in provenance and (not earlier or knows_people(earlier))
 
 
 def people_seen(
@@ -45,7 +46,11 @@ def people_seen(
     `corpus` were seen of whom a recording has the very content of one that was trained on. In
     any other corpus a name, a file of the same name and size, and a file of the same content
     count, which errs on the careful side, unless one of `others` explains the name or the file.
+    Weights that were started from others' have seen whom these have.
     """
+    if earlier := provenance.get("earlier"):
+        alone = {key: value for key, value in provenance.items() if key != "earlier"}
+        return people_seen(alone, corpus, others) | people_seen(earlier, corpus, others)
     origin = provenance.get("corpus", {}).get("id")
     everybody = set(corpus.subjects)
     names = set(provenance.get("subjects", {}).get("train", ()))

@@ -109,6 +109,9 @@ def draw_gain(
     config: GaussianMaskConfig,
     generator: torch.Generator,
     device: torch.device | None = None,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Tensor:
     """Draw one mask for each sample of a batch.
 
@@ -125,6 +128,8 @@ def draw_gain(
         On the CPU, so that every device gets the same masks.
     device : torch.device, optional
         Where the masks are made; default: the CPU.
+    rank, world_size : int
+        The samples are numbers rank, rank + world_size, ... of a larger batch.
 
     Returns
     -------
@@ -139,7 +144,8 @@ def draw_gain(
     shape = map_shape(n_times, config.n_fft, config.hop)
     if config.level == 0:
         return torch.ones(n_samples, *shape, device=device)
-    bumps = draw_bumps(n_samples, shape, sfreq, config, generator, device)
+    everybody = draw_bumps(n_samples * world_size, shape, sfreq, config, generator, device)
+    bumps = Bumps(*(values[rank::world_size] for values in everybody))
     gain, _ = lay_on(bumps, shape, config)
     return gain
 

@@ -5,11 +5,24 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import Field
+from torch import nn
 
 from berger.configuration import Config
 from berger.models.contract import Encoder, InputContract
 from berger.models.dare import DareConfig, DareEEG
-from berger.models.spechinet import SpecHiNet, SpecHiNetConfig, SpecHiNetEncoder
+from berger.models.layers import PreNormAttentionLayer, RotaryAttentionLayer
+from berger.models.spechinet import (
+    Bottom,
+    Down1,
+    Down2,
+    Down3,
+    SpecHiNet,
+    SpecHiNetConfig,
+    SpecHiNetEncoder,
+    Up1,
+    Up2,
+    Up3,
+)
 from berger.models.spechinet_published import (
     SpecHiNetPublished,
     SpecHiNetPublishedConfig,
@@ -29,6 +42,12 @@ ENCODERS: dict[type[Config], type[Any]] = {
     SpecMoEConfig: SpecMoE,
     DareConfig: DareEEG,
 }
+
+BLOCKS: tuple[type[nn.Module], ...] = (
+    *(Down1, Down2, Down3, Bottom, Up1, Up2, Up3),
+    *(RotaryAttentionLayer, PreNormAttentionLayer),
+)
+"""Parts that hold nearly all of an encoder's work: what is compiled, or spread over devices."""
 
 
 def build_encoder(config: Config, contract: InputContract | None = None) -> Encoder:

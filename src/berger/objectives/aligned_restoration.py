@@ -103,7 +103,7 @@ class AlignedRestoration(Restoration):
         """
         config = self.config
         clean, ch_names = self.choose(batch, generator)
-        masked, _ = self.mask(clean, generator)
+        masked, _ = self.mask(clean, generator, batch)
         restored = self.restore(masked, batch.starts, ch_names)
         losses = restoration_losses(restored, clean, self.model.config.scale, config)
         times = window_times(batch.starts.to(clean.device), clean.shape[-1])
@@ -117,11 +117,14 @@ class AlignedRestoration(Restoration):
             if not self.training:
                 losses["anchor_unexplained"] = unexplained(predicted, anchors)
         if config.mask_alignment or not self.training:
-            masked, _ = self.mask(clean, generator)
+            masked, _ = self.mask(clean, generator, batch)
             view2 = self.model.forward_features(masked, ch_names, times)
         if config.mask_alignment:
             losses["mask_alignment"] = config.mask_alignment * info_nce(
-                self.projection(view1.summary), self.projection(view2.summary), config.temperature
+                self.projection(view1.summary),
+                self.projection(view2.summary),
+                config.temperature,
+                shared=batch.world_size > 1,
             )
             losses["loss"] = losses["loss"] + losses["mask_alignment"]
         if not self.training:

@@ -125,17 +125,21 @@ def unexplained(predicted: Tensor, anchors: Tensor) -> Tensor:
     return anchor_loss(predicted, anchors) / variance.clamp_min(1e-5)
 
 
-def info_nce(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
+def info_nce(
+    one: Tensor, other: Tensor, temperature: float = 0.1, *, shared: bool = False
+) -> Tensor:
     """Tell which rows of two tables belong together, in both directions.
 
-    Each row's negatives are the other table's other rows, on all ranks if there are several. The
-    mean over ranks of rows is then the loss of the rows of all ranks.
+    Each row's negatives are the other table's other rows, with `shared` those of all processes. The
+    mean over all processes' rows is then the loss of the whole batch.
 
     Parameters
     ----------
     one, other : Tensor, shape (batch, dim)
         Row i of both belongs together; of any length.
     temperature : float
+    shared : bool
+        Whether every process has other rows of one batch.
 
     Returns
     -------
@@ -145,8 +149,8 @@ def info_nce(one: Tensor, other: Tensor, temperature: float = 0.1) -> Tensor:
     # products of half precision are too coarse for a tenth as temperature
     with torch.autocast(one.device.type, enabled=False):
         one, other = (F.normalize(rows.float(), dim=-1) for rows in (one, other))
-        all_one, first = gather(one)
-        all_other, _ = gather(other)
+        all_one, first = gather(one) if shared else (one, 0)
+        all_other, _ = gather(other) if shared else (other, 0)
         own = torch.arange(first, first + len(one), device=one.device)
         there = F.cross_entropy(one @ all_other.T / temperature, own)
         back = F.cross_entropy(other @ all_one.T / temperature, own)
@@ -164,12 +168,9 @@ def gather(rows: Tensor) -> tuple[Tensor, int]:
     Returns
     -------
     rows : Tensor, shape (n of all ranks, dim)
-        In one process the rows as they are.
     first : int
         Where this rank's begin.
     """
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return rows, 0
     rank, world_size = distributed.get_rank(), distributed.get_world_size()
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size)]
     distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))

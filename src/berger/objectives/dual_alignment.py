@@ -135,14 +135,16 @@ class DualAlignment(nn.Module):
         _, n_chans, n_times = signal.shape
         n_steps = n_times // self.model.config.patch_size
         views = draw_views(n_steps, n_chans, self.config.views, generator, signal.device)
-        return self.losses(signal, batch.ch_names, views)
+        return self.losses(signal, batch.ch_names, views, shared=batch.world_size > 1)
 
     def check(self, n_times: int, ch_names: tuple[str, ...]) -> None:
         """Raise BergerError if windows of this length and montage cannot be learned from."""
         self.model.prepare(torch.empty(1, len(ch_names), n_times), ch_names)
         count_visible(len(ch_names), self.config.views)
 
-    def losses(self, signal: Tensor, ch_names: tuple[str, ...], views: Views) -> Losses:
+    def losses(
+        self, signal: Tensor, ch_names: tuple[str, ...], views: Views, *, shared: bool = False
+    ) -> Losses:
         """Compare two views of a signal with each other and with the whole.
 
         Parameters
@@ -151,6 +153,8 @@ class DualAlignment(nn.Module):
             Microvolts.
         ch_names : tuple of str
         views : Views
+        shared : bool
+            Whether other processes have other windows of the same batch.
 
         Returns
         -------
@@ -187,7 +191,10 @@ class DualAlignment(nn.Module):
             view2 = self.model.encoder(scaled, electrodes, views.visible2)
         if config.mask_alignment:
             terms["mask_alignment"] = config.mask_alignment * info_nce(
-                self.projection(pooled(view1)), self.projection(pooled(view2)), config.temperature
+                self.projection(pooled(view1)),
+                self.projection(pooled(view2)),
+                config.temperature,
+                shared=shared,
             )
         if config.activation:
             terms["activation"] = config.activation * activation_penalty(view1, view2)

@@ -89,7 +89,7 @@ class Restoration(nn.Module):
             Source of the masks and of the choice of electrodes; on the CPU.
         """
         clean, ch_names = self.choose(batch, generator)
-        masked, _ = self.mask(clean, generator)
+        masked, _ = self.mask(clean, generator, batch)
         restored = self.restore(masked, batch.starts, ch_names)
         return restoration_losses(restored, clean, self.model.config.scale, self.config)
 
@@ -122,12 +122,29 @@ class Restoration(nn.Module):
         times = window_times(starts.to(masked.device), masked.shape[-1])
         return self.model.reconstruct(masked, times, ch_names)
 
-    def mask(self, signal: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return the masked signal (batch, n_chans, n_times) and the gain that masked it."""
+    def mask(
+        self, signal: Tensor, generator: torch.Generator, batch: Batch | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the masked signal (batch, n_chans, n_times) and the gain that masked it.
+
+        The masks of a batch that several processes share are those of one process: each has the
+        same generator, from which one number is taken whatever the batch size.
+        """
+        rank, world_size = (0, 1) if batch is None else (batch.rank, batch.world_size)
         n_samples, _, n_times = signal.shape
         sfreq = self.model.config.sfreq
         mask = self.config.mask
-        gain = draw_gain(n_samples, n_times, sfreq, mask, generator, signal.device)
+        seed = int(torch.randint(2**62, (), generator=generator))
+        gain = draw_gain(
+            n_samples,
+            n_times,
+            sfreq,
+            mask,
+            torch.Generator().manual_seed(seed),
+            signal.device,
+            rank=rank,
+            world_size=world_size,
+        )
         return mask_signal(signal, gain, mask), gain
 
 

@@ -1,0 +1,194 @@
+"""One training on several processes is the training of one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from berger.configuration import load_config
+from berger.corpus import open_corpus
+from berger.models import InputContract
+from berger.pretraining import PretrainingConfig, fresh_objective
+from berger.training.devices import (
+    SynchronisedNorm,
+    blocks_of,
+    checkpoint_activations,
+    compile_blocks,
+)
+from berger.training.log import read_log
+from berger.training.loop import fit
+from berger.training.state import STATE_FILE, read_state
+from tests.conftest import TINY_MODEL
+
+ROOT = Path(__file__).parents[2]
+COMMON: dict[str, Any] = {
+    "window_seconds": 4,
+    "training.epochs": None,
+    "training.steps": 6,
+    "training.batch_size": 5,
+    "training.accumulate": 2,
+    "training.log_every": 1,
+    "training.save_every": 3,
+    "training.optimizer.warmup": 0.5,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "spechinet": {f"model.{name}": value for name, value in TINY_MODEL.items()}
+    | {
+        "model.dropout": 0,
+        "model.decoder_dropout": 0,
+        "objective.mask.n_fft": 200,
+        "objective.mask.hop": 100,
+        "objective.n_fft": 128,
+        "objective.hop": 64,
+        "objective.n_chans": 3,
+    },
+    "dare": {
+        "model.name": "dare",
+        "objective.name": "dual-alignment",
+        "model.sfreq": 100,
+        "model.patch_size": 50,
+        "model.embed_dim": 16,
+        "model.n_heads": 2,
+        "model.encoder_depth": 1,
+        "model.predictor_depth": 1,
+        "model.reconstructor_depth": 1,
+        "objective.mask_alignment": 1.0,
+        "objective.momentum": [0.5, 0.9],
+    },
+    "aligned": {f"model.{name}": value for name, value in TINY_MODEL.items()}
+    | {
+        "objective.name": "aligned-restoration",
+        "model.dropout": 0,
+        "model.decoder_dropout": 0,
+        "objective.mask.n_fft": 200,
+        "objective.mask.hop": 100,
+        "objective.n_fft": 128,
+        "objective.hop": 64,
+        "objective.anchor": 1.0,
+        "objective.mask_alignment": 0.1,
+    },
+}
+
+
+def config_of(family: str, **changes: object) -> PretrainingConfig:
+    fields = COMMON | FAMILIES[family]
+    fields |= {f"training.{name}": value for name, value in changes.items()}
+    return load_config(PretrainingConfig, None, fields)
+
+
+def train(family: str, corpus: Path, out: Path, strategy: Any = "ddp", **how: Any) -> nn.Module:
+    """Train for some steps, and write what this process's objective holds."""
+    resume = how.pop("resume", False)
+    config = config_of(family, **how)
+    found = open_corpus(corpus)
+    contract = InputContract(
+        sfreq=100, window_seconds=4, preprocessing=found.manifest.preprocessing
+    )
+    objective = fresh_objective(config, contract, seed=1)
+    out.mkdir(parents=True, exist_ok=True)
+    fit(
+        objective,
+        found.windows(4),
+        config.training,
+        out,
+        seed=3,
+        device="cpu",
+        strategy=strategy,
+        quiet=True,
+        resume=resume,
+    )
+    return objective
+
+
+RANK = """
+import os, sys, torch
+from pathlib import Path
+from tests.training.test_devices import train
+family, corpus, out, strategy, resume = sys.argv[1:]
+objective = train(family, Path(corpus), Path(out), strategy, resume=resume == "resume")
+own = {name: value.full_tensor() if hasattr(value, "full_tensor") else value
+       for name, value in objective.state_dict().items()}
+torch.save(own, Path(out) / f"rank-{os.environ['RANK']}.pt")
+"""
+
+
+def together(family: str, corpus: Path, out: Path, strategy: str, *, resume: bool = False) -> None:
+    """Train in two processes, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = os.environ | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_RUN_ID": "test",  # by which Fabric knows torchrun
+        "GROUP_RANK": "0",
+        "OMP_NUM_THREADS": str(torch.get_num_threads()),
+    }
+    arguments = [family, str(corpus), str(out), strategy, "resume" if resume else "anew"]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, *arguments],
+            cwd=ROOT,
+            env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], "\n".join(said)
+
+
+def losses(out: Path) -> Tensor:
+    lines = [line for line in read_log(out / "log.jsonl") if line["split"] == "train"]
+    return torch.tensor([line["loss"] for line in lines], dtype=torch.double)
+
+
+def assert_close(one: Path, other: Path, tolerance: float = 1e-5) -> None:
+    """Compare losses, and weights as a whole: biases before a batch norm move by rounding alone."""
+    torch.testing.assert_close(losses(one), losses(other), rtol=tolerance, atol=tolerance)
+    before, after = (
+        torch.cat([value.flatten().double() for value in read_state(out)["objective"].values()])
+        for out in (one, other)
+    )
+    assert (before - after).norm() < 1e-4 * before.norm()
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Runs of one process, made once each."""
+    made: dict[str, Path] = {}
+
+    def run(family: str) -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(f"alone-{family}")
+            train(family, tiny_corpus, made[family])
+        return made[family]
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_two_processes_train_as_one(
+    family: str, strategy: str, alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """With batch norm, contrastive negatives, a momentum copy, and batches that do not divide."""
+    together(family, tiny_corpus, tmp_path, strategy)
+    assert_close(alone(family), tmp_path)
+    first, second = (torch.load(tmp_path / f"rank-{n}.pt", weights_only=True) for n in (0, 1))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+    assert any(name.startswith("target_encoder.") for name in first) == (family != "spechinet")
