@@ -192,13 +192,20 @@ def test_ranks_share_out_the_same_batches(
         whole = alone.batch(step)
         parts = [rank.batch(step) for rank in ranks]
         weights = [rank.weight(step) for rank in ranks]
-        counted = [part for part, weight in zip(parts, weights, strict=True) if weight]
+        shares = [rank.share(step) for rank in ranks]
+        if len(whole) < world_size or world_size == 1:  # too few: everybody has all
+            assert shares == [None] * world_size
+            assert parts == [whole] * world_size
+            counted = parts[:1]
+        else:
+            assert [share.n_own for share in shares if share] == [*map(len, parts)]
+            assert {share.n_windows for share in shares if share} == {len(whole)}
+            counted = parts
         # disjoint, together the batch, of nearly equal size, and never nothing
         assert sorted(itertools.chain(*counted)) == sorted(whole)
         assert all(parts)
         assert max(map(len, counted)) - min(map(len, counted)) <= 1
-        assert len(counted) == min(world_size, len(whole))
-        # like with like over all ranks, a rank with a stand-in too
+        # like with like over all ranks
         assert len({int(windows.of_block[index]) for part in parts for index in part}) == 1
         means = [weight * value[part].mean() for part, weight in zip(parts, weights, strict=True)]
         np.testing.assert_allclose(np.mean(means), value[whole].mean(), rtol=1e-12, atol=1e-15)

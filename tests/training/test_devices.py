@@ -18,15 +18,9 @@ from berger.configuration import load_config
 from berger.corpus import open_corpus
 from berger.models import InputContract
 from berger.pretraining import PretrainingConfig, fresh_objective
-from berger.training.devices import (
-    SynchronisedNorm,
-    blocks_of,
-    checkpoint_activations,
-    compile_blocks,
-)
 from berger.training.log import read_log
 from berger.training.loop import fit
-from berger.training.state import STATE_FILE, read_state
+from berger.training.state import read_state
 from tests.conftest import TINY_MODEL
 
 ROOT = Path(__file__).parents[2]
@@ -192,3 +186,111 @@ def test_two_processes_train_as_one(
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     assert any(name.startswith("target_encoder.") for name in first) == (family != "spechinet")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(
+    alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Begun on two that share the model, continued on one, and the other way round."""
+    for first, then in (("fsdp", None), (None, "fsdp"), ("ddp", "fsdp")):
+        out = tmp_path / f"{first} {then}"
+        out.mkdir()
+        for strategy, resume in ((first, False), (then, True)):
+            if resume:  # as if it had ended after the third step
+                (out / BEFORE_FILE).replace(out / STATE_FILE)
+            if strategy is None:
+                train("dare", tiny_corpus, out, resume=resume)
+            else:
+                together("dare", tiny_corpus, out, strategy, resume=resume)
+            assert read_state(out)["step"] == 6
+        assert [line["step"] for line in read_log(out / "log.jsonl")] == [1, 2, 3, 4, 5, 6]
+        assert_close(alone("dare"), out)
+
+
+# what computes otherwise computes the same
+
+
+@pytest.mark.parametrize("family", ["spechinet", "dare"])
+def test_activations_computed_anew_are_the_same(
+    family: str, alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Bit for bit, with the statistics of batch norms."""
+    objective = train(family, tiny_corpus, tmp_path, checkpoint_activations=True)
+    blocks = [*blocks_of(objective)]
+    assert len(blocks) > 2
+    assert any("forward" in vars(block) for block in blocks)
+    one, other = (read_state(out)["objective"] for out in (alone(family), tmp_path))
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_fewer_activations_are_kept() -> None:
+    """What stays for the backward pass of a block is its input."""
+    torch.manual_seed(0)
+    kept = []
+    for again in (False, True):
+        objective = fresh_objective(config_of("spechinet"), contract=None, seed=0)
+        if again:
+            checkpoint_activations(objective)
+        n_bytes = 0
+
+        def count(tensor: Tensor) -> Tensor:
+            nonlocal n_bytes
+            n_bytes += tensor.numel() * tensor.element_size()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            objective.model.reconstruct(torch.randn(2, 3, 400))
+        kept.append(n_bytes)
+    assert kept[1] < 0.5 * kept[0]
+
+
+@pytest.mark.parametrize("family", ["spechinet", "dare"])
+def test_compiled_blocks_learn_the_same(
+    family: str, alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    torch.compiler.reset()
+    train(family, tiny_corpus, tmp_path, compile=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert_close(alone(family), tmp_path, tolerance=1e-4)
+
+
+def test_the_synchronised_norm_is_torchs_in_one_process(tmp_path: Path) -> None:
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1
+    )
+    try:
+        torch.manual_seed(0)
+        plain = nn.BatchNorm1d(4)
+        nn.init.normal_(plain.weight)
+        nn.init.normal_(plain.bias)
+        synchronised = SynchronisedNorm(4)
+        synchronised.load_state_dict(plain.state_dict())
+        signal = torch.randn(3, 4, 50) * 7 + 100
+        given = [signal.clone().requires_grad_() for _ in range(2)]
+        for norm, x in zip((plain, synchronised), given, strict=True):
+            norm(x).square().sum().backward()
+        torch.testing.assert_close(given[0].grad, given[1].grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            dict(plain.state_dict()), dict(synchronised.state_dict()), rtol=1e-5, atol=1e-5
+        )
+        x = torch.randn(3, 4, 50)
+        assert torch.equal(plain.eval()(x), plain.eval()(x))
+        torch.testing.assert_close(plain.eval()(x), synchronised.eval()(x))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_which_processes_were_started_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    assert (world(), is_first()) == ((1, 1), True)
+    for given in (
+        {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"},
+        {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"},
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            assert (world(), is_first()) == ((8, 4), False)

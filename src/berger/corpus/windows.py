@@ -275,6 +275,26 @@ def join(
     )
 
 
+class Share(NamedTuple):
+    """A process's part of a batch.
+
+    Attributes
+    ----------
+    n_windows : int
+        Of the whole batch.
+    own : slice
+        Which of them are this process's.
+    """
+
+    n_windows: int
+    own: slice
+
+    @property
+    def n_own(self) -> int:
+        """How many are this process's."""
+        return len(range(self.n_windows)[self.own])
+
+
 class Batch(NamedTuple):
     """Windows of one montage and rate.
 
@@ -294,9 +314,8 @@ class Batch(NamedTuple):
         First sample of each window in its recording.
     spatial_filter : Tensor, float32, shape (batch, n_chans, n_chans), optional
         What the microvolts of each window are multiplied by.
-    rank, world_size : int
-        Which of how many processes share a larger batch; this is its windows rank,
-        rank + world_size, ... .
+    shared : Share, optional
+        Of which larger batch these are this process's windows.
     """
 
     samples: Tensor
@@ -307,8 +326,7 @@ class Batch(NamedTuple):
     subjects: tuple[str, ...]
     starts: Tensor
     spatial_filter: Tensor | None = None
-    rank: int = 0
-    world_size: int = 1
+    shared: Share | None = None
 
     @property
     def n_windows(self) -> int:
@@ -414,24 +432,24 @@ class WindowSampler:
 
     def batch(self, step: int) -> list[int]:
         """Return this rank's window numbers of one step, counted from 0 through all epochs."""
-        rank, world_size = self.share(step)
-        numbers: list[int] = self._whole_batch(step)[rank::world_size].tolist()
+        share = self.share(step)
+        numbers: list[int] = self._whole_batch(step)[share.own if share else slice(None)].tolist()
         return numbers
 
-    def share(self, step: int) -> tuple[int, int]:
-        """Return which part of how many this rank takes of a step's batch."""
-        if len(self._whole_batch(step)) < self.world_size:
-            return 0, 1
-        return self.rank, self.world_size
+    def share(self, step: int) -> Share | None:
+        """Return what this rank takes of a step's batch; None for all of it."""
+        n_windows = len(self._whole_batch(step))
+        if self.world_size == 1 or n_windows < self.world_size:
+            return None
+        return Share(n_windows, slice(self.rank, None, self.world_size))
 
     def weight(self, step: int) -> float:
         """Return what this rank's mean over windows counts in a mean over ranks.
 
         The mean over ranks of weight times mean is then the mean over all windows of the batch.
         """
-        n_windows = len(self._whole_batch(step))
-        rank, world_size = self.share(step)
-        return len(range(rank, n_windows, world_size)) * world_size / n_windows
+        share = self.share(step)
+        return share.n_own * self.world_size / share.n_windows if share else 1.0
 
     def starting_at(self, step: int) -> Iterator[list[int]]:
         """Yield this rank's part of the batches from a step on, for ever."""

@@ -109,9 +109,7 @@ def draw_gain(
     config: GaussianMaskConfig,
     generator: torch.Generator,
     device: torch.device | None = None,
-    *,
-    rank: int = 0,
-    world_size: int = 1,
+    which: slice = slice(None),
 ) -> Tensor:
     """Draw one mask for each sample of a batch.
 
@@ -128,12 +126,12 @@ def draw_gain(
         On the CPU, so that every device gets the same masks.
     device : torch.device, optional
         Where the masks are made; default: the CPU.
-    rank, world_size : int
-        The samples are numbers rank, rank + world_size, ... of a larger batch.
+    which : slice
+        The samples whose masks are made; the others', which other processes make, are only drawn.
 
     Returns
     -------
-    Tensor, float32, shape (n_samples, n_bins, n_frames)
+    Tensor, float32, shape (n_samples or as many as `which` has, n_bins, n_frames)
         Gain in [0, 1]; 1 leaves the map as it is.
 
     Raises
@@ -143,9 +141,9 @@ def draw_gain(
     """
     shape = map_shape(n_times, config.n_fft, config.hop)
     if config.level == 0:
-        return torch.ones(n_samples, *shape, device=device)
-    everybody = draw_bumps(n_samples * world_size, shape, sfreq, config, generator, device)
-    bumps = Bumps(*(values[rank::world_size] for values in everybody))
+        return torch.ones(n_samples, *shape, device=device)[which]
+    everybody = draw_bumps(n_samples, shape, sfreq, config, generator, device)
+    bumps = Bumps(*(values[which] for values in everybody))
     gain, _ = lay_on(bumps, shape, config)
     return gain
 

@@ -124,7 +124,7 @@ class AlignedRestoration(Restoration):
                 self.projection(view1.summary),
                 self.projection(view2.summary),
                 config.temperature,
-                shared=batch.world_size > 1,
+                shared=batch.shared is not None,
             )
             losses["loss"] = losses["loss"] + losses["mask_alignment"]
         if not self.training:

@@ -135,7 +135,7 @@ class DualAlignment(nn.Module):
         _, n_chans, n_times = signal.shape
         n_steps = n_times // self.model.config.patch_size
         views = draw_views(n_steps, n_chans, self.config.views, generator, signal.device)
-        return self.losses(signal, batch.ch_names, views, shared=batch.world_size > 1)
+        return self.losses(signal, batch.ch_names, views, shared=batch.shared is not None)
 
     def check(self, n_times: int, ch_names: tuple[str, ...]) -> None:
         """Raise BergerError if windows of this length and montage cannot be learned from."""

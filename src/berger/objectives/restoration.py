@@ -127,24 +127,16 @@ class Restoration(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the masked signal (batch, n_chans, n_times) and the gain that masked it.
 
-        The masks of a batch that several processes share are those of one process: each has the
-        same generator, from which one number is taken whatever the batch size.
+        The masks of a batch that several processes share, each with the same generator, are those
+        of one process.
         """
-        rank, world_size = (0, 1) if batch is None else (batch.rank, batch.world_size)
         n_samples, _, n_times = signal.shape
         sfreq = self.model.config.sfreq
         mask = self.config.mask
-        seed = int(torch.randint(2**62, (), generator=generator))
-        gain = draw_gain(
-            n_samples,
-            n_times,
-            sfreq,
-            mask,
-            torch.Generator().manual_seed(seed),
-            signal.device,
-            rank=rank,
-            world_size=world_size,
-        )
+        which = slice(None)
+        if batch is not None and batch.shared is not None:
+            n_samples, which = batch.shared.n_windows, batch.shared.own
+        gain = draw_gain(n_samples, n_times, sfreq, mask, generator, signal.device, which)
         return mask_signal(signal, gain, mask), gain
 
 

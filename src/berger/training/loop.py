@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -227,7 +227,8 @@ def fit(
         batches = _read(loader, sampler, place)
         while run.step < total:
             begun = time.perf_counter()
-            found = run.attempt(batches)
+            with _told(out, config):
+                found = run.attempt(batches)
             step, last = run.step, run.step == total
             seconds = time.perf_counter() - begun
             run.count(seconds, found.waited)
@@ -302,7 +303,7 @@ class _Run:
 
     def attempt(self, batches: Iterator[tuple[Batch, float]]) -> _Step:
         """Take a step, unless there is something wrong with it."""
-        totals, waited, read = self._add_gradients(batches)
+        totals, waited, read = self.add_gradients(batches)
         clip = self.config.optimizer.clip_norm
         norm = self.fabric.clip_gradients(
             self.module, self.optimizer, max_norm=clip or float("inf"), error_if_nonfinite=False
@@ -326,7 +327,7 @@ class _Run:
             self.after_step(self.step, self.total)
         return _Step(values, lr, length, fault, waited, read)
 
-    def _add_gradients(
+    def add_gradients(
         self, batches: Iterator[tuple[Batch, float]]
     ) -> tuple[Losses, float, list[Batch]]:
         """Add up the gradients of some batches; return their mean losses and the seconds waited."""
@@ -384,21 +385,21 @@ class _Run:
         everything = [one for batch in found.batches for one in _windows(batch)]
         usual = statistics.median(self.losses) if self.losses else math.inf
         worst = usual * (self.config.explosion or math.inf)
-        bad = []
+        bad = set()
         if not isinstance(self.fabric.strategy, ModelParallelStrategy):  # parts must go together
             self.objective.eval()
-            for one in everything:
+            for place, one in enumerate(everything):
                 with torch.random.fork_rng(), torch.no_grad():
                     try:
                         loss = self.objective(one, torch.Generator().manual_seed(0))["loss"].item()
                     except RuntimeError:  # eigenvalues of what is no number
                         loss = math.nan
                 if not loss <= worst:
-                    bad.append(one)
+                    bad.add(place)
             self.objective.train()
         named = [
-            (f"{one.recordings[0]} at {one.starts[0].item() / one.sfreq:g} s", one in bad)
-            for one in everything
+            (f"{one.recordings[0]} at {one.starts[0].item() / one.sfreq:g} s", place in bad)
+            for place, one in enumerate(everything)
         ]
         all_named = [pair for pairs in devices.gathered(named) for pair in pairs]
         return [name for name, is_bad in all_named if is_bad] or [name for name, _ in all_named]
@@ -546,6 +547,34 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+@contextmanager
+def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
+    """Say what to do where memory does not suffice or a process that reads is gone."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # torch's own errors of memory are of the latter
+        said = str(error)
+        if "DataLoader worker" in said:
+            raise BergerError(
+                f"{out}: a process that reads windows was killed, perhaps for want of memory; "
+                "continue with --resume, and with fewer --workers."
+            ) from error
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if short or "can't allocate memory" in said or "not enough memory" in said:
+            fewer = max(1, config.batch_size // 2)
+            smaller = (
+                f"--training.batch_size {fewer} --training.accumulate "
+                f"{-(-config.batch_size * config.accumulate // fewer)}, or "
+                if config.batch_size > 1
+                else ""
+            )
+            raise BergerError(
+                f"{out}: memory did not suffice for {config.batch_size} windows at once; try "
+                f"{smaller}--training.checkpoint_activations true."
+            ) from error
+        raise
+
+
 def _read(
     loader: DataLoader[Any], sampler: WindowSampler, place: int
 ) -> Iterator[tuple[Batch, float]]:
@@ -556,8 +585,7 @@ def _read(
             batch: Batch = next(batches)
         except BergerError as error:  # a worker puts its traceback before the sentence
             raise BergerError(str(error).rpartition("BergerError: ")[2].strip()) from error
-        rank, world_size = sampler.share(place)
-        yield batch._replace(rank=rank, world_size=world_size), sampler.weight(place)
+        yield batch._replace(shared=sampler.share(place)), sampler.weight(place)
         place += 1
 
 
@@ -573,8 +601,7 @@ def _windows(batch: Batch) -> Iterator[Batch]:
             subjects=batch.subjects[one],
             starts=batch.starts[one],
             spatial_filter=None if filters is None else filters[one],
-            rank=0,
-            world_size=1,
+            shared=None,
         )
 
 

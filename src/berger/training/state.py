@@ -6,6 +6,7 @@ run can be resumed on another number or by another strategy.
 
 from __future__ import annotations
 
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -49,7 +50,15 @@ def weights_and_moments(module: nn.Module, optimizer: Optimizer) -> dict[str, An
 def set_weights_and_moments(
     module: nn.Module, optimizer: Optimizer, state: Mapping[str, Any]
 ) -> None:
-    """Put back what `weights_and_moments` returned, on any number of devices."""
+    """Put back what `weights_and_moments` returned, on any number of devices.
+
+    Raises
+    ------
+    KeyError
+        If it is of a module of other parts.
+    """
+    if other := state["objective"].keys() ^ module.state_dict().keys():
+        raise KeyError(min(other))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         set_model_state_dict(module, state["objective"], options=WHOLE)
@@ -62,9 +71,29 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
     """Write a state beside the last one and let it take its place, which is kept as well."""
     path = out / STATE_FILE
     with written_whole(path) as temporary:
-        torch.save(dict(state), temporary)
+        with temporary.open("wb") as file:
+            try:
+                torch.save(dict(state), file)
+                file.flush()
+                os.fsync(file.fileno())
+            except (OSError, RuntimeError) as error:  # torch's writer says less than the disk did
+                reason = _of_the_disk(error)
+                if reason is None:
+                    raise
+                kept = "the last state is good" if has_state(out) else "there is no earlier state"
+                raise BergerError(
+                    f"{path}: cannot be written ({reason.strerror}), {kept}; free space, or raise "
+                    "the quota, and continue with --resume."
+                ) from error
         if path.is_file():
             path.replace(out / BEFORE_FILE)
+
+
+def _of_the_disk(error: BaseException | None) -> OSError | None:
+    """Return the disk's own error among those that led to this one."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__context__
+    return error
 
 
 def read_state(out: Path) -> dict[str, Any]:
