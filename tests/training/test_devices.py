@@ -18,9 +18,16 @@ from berger.configuration import load_config
 from berger.corpus import open_corpus
 from berger.models import InputContract
 from berger.pretraining import PretrainingConfig, fresh_objective
+from berger.training.devices import (
+    SynchronisedNorm,
+    blocks_of,
+    checkpoint_activations,
+    is_first,
+    world,
+)
 from berger.training.log import read_log
 from berger.training.loop import fit
-from berger.training.state import read_state
+from berger.training.state import BEFORE_FILE, STATE_FILE, read_state
 from tests.conftest import TINY_MODEL
 
 ROOT = Path(__file__).parents[2]
@@ -246,6 +253,8 @@ def test_fewer_activations_are_kept() -> None:
     assert kept[1] < 0.5 * kept[0]
 
 
+# torch's compiler itself uses what torch has deprecated
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The .grad attribute")
 @pytest.mark.parametrize("family", ["spechinet", "dare"])
 def test_compiled_blocks_learn_the_same(
     family: str, alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path

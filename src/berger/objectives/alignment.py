@@ -17,12 +17,12 @@ import copy
 from typing import Self, TypeVar
 
 import torch
-import torch.distributed.nn.functional as across_ranks
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from berger.configuration import Config
+from berger.objectives.ranks import gathered
 from berger.objectives.restoration import Losses
 
 E = TypeVar("E", bound=nn.Module)
@@ -149,36 +149,12 @@ def info_nce(
     # products of half precision are too coarse for a tenth as temperature
     with torch.autocast(one.device.type, enabled=False):
         one, other = (F.normalize(rows.float(), dim=-1) for rows in (one, other))
-        all_one, first = gather(one) if shared else (one, 0)
-        all_other, _ = gather(other) if shared else (other, 0)
+        all_one, first = gathered(one) if shared else (one, 0)
+        all_other, _ = gathered(other) if shared else (other, 0)
         own = torch.arange(first, first + len(one), device=one.device)
         there = F.cross_entropy(one @ all_other.T / temperature, own)
         back = F.cross_entropy(other @ all_one.T / temperature, own)
     return (there + back) / 2
-
-
-def gather(rows: Tensor) -> tuple[Tensor, int]:
-    """Put the rows of all ranks behind each other; gradients find their way back.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (n, dim)
-        Ranks may have different numbers.
-
-    Returns
-    -------
-    rows : Tensor, shape (n of all ranks, dim)
-    first : int
-        Where this rank's begin.
-    """
-    rank, world_size = distributed.get_rank(), distributed.get_world_size()
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(world_size)]
-    distributed.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    sizes = [int(count) for count in counts]
-    padded = F.pad(rows, (0, 0, 0, max(sizes) - len(rows)))  # ranks exchange equal shapes only
-    parts: list[Tensor] = across_ranks.all_gather(padded)  # type: ignore[no-untyped-call]
-    everybody = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-    return everybody, sum(sizes[:rank])
 
 
 def measures(tokens: Tensor, one: Tensor, other: Tensor) -> Losses:

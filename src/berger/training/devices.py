@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import torch
-import torch.distributed.nn.functional as across_ranks
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
@@ -28,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 from berger.errors import BergerError
 from berger.models.device import Device, compute_device
 from berger.models.encoders import BLOCKS
+from berger.objectives.ranks import summed
 from berger.training.optim import OptimizerConfig, build_optimizer
 
 Strategy = Literal["ddp", "fsdp"]
@@ -153,14 +153,16 @@ def _contexts(block: nn.Module) -> tuple[Any, Any]:
 @contextmanager
 def _statistics_stay(block: nn.Module) -> Iterator[None]:
     """Let batch norms see a batch for a second time without counting it."""
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [part for part in block.modules() if isinstance(part, nn.BatchNorm1d)]
+    statistics = [dict(norm._buffers) for norm in norms]
     for norm in norms:
-        norm.track_running_stats = False
+        for name, value in norm.named_buffers():
+            norm._buffers[name] = value.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, before in zip(norms, statistics, strict=True):
+            norm._buffers.update(before)
 
 
 def compile_blocks(objective: nn.Module) -> None:
@@ -183,11 +185,11 @@ class SynchronisedNorm(nn.BatchNorm1d):
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float()
             count = torch.full((1,), wide.numel() / wide.shape[1], device=x.device)
-            total = _summed(torch.cat((wide.sum(over), count)))
+            total = summed(torch.cat((wide.sum(over), count)))
             n = total[-1]
             mean = total[:-1] / n
             centred = wide - self._along(mean, x)
-            variance = _summed(centred.square().sum(over)) / n
+            variance = summed(centred.square().sum(over)) / n
             scale = (variance + self.eps).rsqrt()
             if self.affine:
                 scale = scale * self.weight
@@ -212,12 +214,6 @@ class SynchronisedNorm(nn.BatchNorm1d):
         self.running_var.lerp_(variance, share)
 
 
-def _summed(values: Tensor) -> Tensor:
-    """Sum over all processes; gradients find their way back."""
-    total: Tensor = across_ranks.all_reduce(values)  # type: ignore[no-untyped-call]
-    return total
-
-
 def synchronise_norms(module: nn.Module) -> None:
     """Let every batch norm see the batch of all processes; names and weights stay."""
     for part in module.modules():
@@ -225,7 +221,7 @@ def synchronise_norms(module: nn.Module) -> None:
             part.__class__ = SynchronisedNorm
 
 
-def gathered(thing: T) -> list[T]:
+def everybodys(thing: T) -> list[T]:
     """Return what every process has, by rank."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return [thing]

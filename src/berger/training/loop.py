@@ -401,7 +401,7 @@ class _Run:
             (f"{one.recordings[0]} at {one.starts[0].item() / one.sfreq:g} s", place in bad)
             for place, one in enumerate(everything)
         ]
-        all_named = [pair for pairs in devices.gathered(named) for pair in pairs]
+        all_named = [pair for pairs in devices.everybodys(named) for pair in pairs]
         return [name for name, is_bad in all_named if is_bad] or [name for name, _ in all_named]
 
     def too_many(self, out: Path, windows: list[str]) -> str:
@@ -435,7 +435,7 @@ class _Run:
             "scaler": self.fabric.strategy.precision.state_dict(),
             "generators": {
                 "masks": self.generator.get_state(),
-                "ranks": devices.gathered(generators()),
+                "ranks": devices.everybodys(generators()),
             },
             "step": self.step,
             "losses": self.losses,
