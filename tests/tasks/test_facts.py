@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -138,7 +137,7 @@ def test_a_part_of_a_data_set_is_told_by_the_number_of_its_files(folder: Path) -
     assert part_of_it(eyes(folder)) == ""
     (folder / "s2_run1.edf").unlink()
     task = eyes(folder)
-    assert f"{folder}: has 5 of the 6 recordings of mine; see `berger tasks" in part_of_it(task)
+    assert f"{folder}: has 5 of the 6 recordings of mine; see `berger tasks`" in part_of_it(task)
     assert wrong(check_folder(task)) == {
         "recordings": ("6", "5"),
         "label open": ("12", "10"),
@@ -147,7 +146,7 @@ def test_a_part_of_a_data_set_is_told_by_the_number_of_its_files(folder: Path) -
     }
     record(folder / "s0_run7.edf", 10)
     record(folder / "s0_run8.edf", 10)
-    assert "has 7 recordings, but mine has 6" in part_of_it(eyes(folder))
+    assert "has 7 recordings, not 6, of mine;" in part_of_it(eyes(folder))
     without = task_in(folder, EYES)
     assert part_of_it(without) == ""
 
@@ -259,7 +258,7 @@ def test_windows_of_tuab(tmp_path: Path) -> None:
 
 
 def test_windows_of_tuev_and_of_which_version_they_are(tmp_path: Path) -> None:
-    codes = itertools.cycle(range(1, 7))
+    codes = iter([1, 2, 3, 4, 5, 6, 6, 1, 2])
     for name, onsets in {
         "train/aaaaaaar/aaaaaaar_00000001": (1, 5, 5),
         "train/aaaaaaas/aaaaaaas_00000001": (8, 9, 18),

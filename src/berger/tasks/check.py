@@ -168,13 +168,10 @@ def part_of_it(task: TaskConfig) -> str:
     n = len(_find(task, preparation(task, PreprocessingConfig()))[1])
     if n == expected:
         return ""
-    return (
-        f"{task.data_folder}: has {n} of the {expected} recordings of {task.name}; see `berger "
-        f"tasks {task.name} --data {task.data_folder}`."
-        if n < expected
-        else f"{task.data_folder}: has {n} recordings, but {task.name} has {expected}; see "
-        f"`berger tasks {task.name} --data {task.data_folder}`."
+    has = (
+        f"{n} of the {expected} recordings" if n < expected else f"{n} recordings, not {expected},"
     )
+    return f"{task.data_folder}: has {has} of {task.name}; see `berger tasks` with --data."
 
 
 def _find(task: TaskConfig, how: PreprocessingConfig) -> tuple[str, list[tuple[str, Path]]]:
