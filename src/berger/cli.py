@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -18,7 +17,7 @@ import yaml
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, validators
 
 from berger import __version__, telling
-from berger.configuration import Config, field_names, load_config, shipped_configs
+from berger.configuration import Config, field_names, load_config
 from berger.errors import BergerError
 from berger.overrides import schema_of, take_overrides
 
@@ -345,6 +344,7 @@ def adapt(
     if print_config:
         return _print_config(settings)
     described = load_task(task, data)
+    telling.tell_parts({} if corpus else {task: data})
     results = run(
         settings,
         checkpoint,
@@ -393,6 +393,9 @@ def evaluate(
     settings = load_config(EvaluationConfig, config, {**(overrides or {}), **seeds})
     if print_config:
         return _print_config(settings)
+    telling.tell_parts(
+        {task.task or name: task.data for name, task in settings.tasks.items() if not task.corpus}
+    )
     cells = run(
         settings,
         out,
@@ -506,31 +509,30 @@ def report(folder: Path, *, out: Path | None = None, common: Common = Common()) 
 @app.command
 def models(*, common: Common = Common()) -> None:
     """List the models that can be made by name, with their sizes."""
-    from berger.models import MODELS, count_parameters
-
-    for name, config in MODELS.items():
-        print(f"{name:<20} {count_parameters(config):>12,} parameters")
+    print(telling.describe_models())
 
 
 @app.command
-def tasks(name: str | None = None, *, common: Common = Common()) -> None:
-    """List the labelled data sets that Berger knows, with their facts.
+def tasks(name: str | None = None, *, data: Path | None = None, common: Common = Common()) -> None:
+    """List the labelled data sets that Berger knows; tell all of one, and compare a folder.
 
     Parameters
     ----------
-    name : str, optional
-        Tell all about this one; or a YAML file of your own.
+    name
+        Tell all facts of this one; or a YAML file of your own.
+    data
+        Compare this folder with them, by headers and labels alone; default: $BERGER_DATA/NAME, if
+        it is there. The exit status is 2 if anything differs.
     """
-    print(telling.describe_tasks(name))
+    if name is None:
+        return print(telling.describe_tasks())
+    telling.show_task(name, data, quiet=common.quiet)
 
 
 @app.command
 def configs(*, common: Common = Common()) -> None:
     """List the configurations that are shipped with Berger."""
-    for name, path in shipped_configs().items():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        header = " ".join(line[1:].strip() for line in takewhile(lambda x: x[:2] == "# ", lines))
-        print(f"{name:<18} {path.parent.name:<12} {header.split('. ')[0].removesuffix('.')}")
+    print(telling.describe_configs())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

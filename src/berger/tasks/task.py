@@ -214,6 +214,11 @@ class TaskConfig(Config):
             )
         return self._data
 
+    @property
+    def has_data(self) -> bool:
+        """Whether its data folder is known and there."""
+        return self._data is not None and self._data.is_dir()
+
     def folds(
         self,
         subjects: Sequence[str],
@@ -347,6 +352,17 @@ class TaskConfig(Config):
                 result.kind == self.kind,
                 f"published: {result.metric} of {result.model} is no score of a {self.kind}",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_fitting_facts(self) -> Self:
+        for count in self.facts.windows:
+            _demand(
+                count.split in self.splits or (count.split is None and {*count.counts} == {"all"}),
+                f"facts.windows: {count.split!r} is none of the splits, of which the counts are",
+            )
+        for name in self.facts.labels:
+            _demand(name in self.classes, f"facts.labels: {name!r} is no class of labels.classes")
         return self
 
     @model_validator(mode="after")

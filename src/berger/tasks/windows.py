@@ -21,6 +21,9 @@ from berger.tasks.origins import find_marks
 from berger.tasks.splits import FEWEST_RECORDINGS, RecordingWithinSubject, too_few_recordings
 from berger.tasks.task import TaskConfig
 
+BEYOND = "it reaches beyond the recording"
+"""Why a window is left out that published programs fill up."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledWindows:
@@ -64,7 +67,7 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         recording: rows[["start", "stop"]].to_numpy()
         for recording, rows in corpus.stretches.groupby("recording")
     }
-    rows: list[tuple[str, str, int, str | float]] = []
+    rows: list[tuple[str, str, int, str | float | None]] = []
     left_out: list[tuple[str, int, str]] = []
     for row in corpus.recordings.itertuples():
         if row.status != "ok":
@@ -73,21 +76,9 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         if row.recording not in marks.of:
             left_out.append((row.recording, 0, marks.without[row.recording]))
             continue
-        own = marks.of[row.recording]
         usable = stretches.get(row.recording, np.empty((0, 2), np.int64))
-        n_times = count_samples(task.window_seconds, row.sfreq)
-        lost: Counter[str] = Counter()
-        for starts, mark in _candidates(task, row, own, n_times, lost):
-            if mark.label is None:
-                lost[mark.reason] += len(starts)
-                continue
-            for start, reason in zip(
-                starts.tolist(), _faults(starts, n_times, row.n_times, usable), strict=True
-            ):
-                if reason:
-                    lost[reason] += 1
-                else:
-                    rows.append((row.recording, row.subject, start, mark.label))
+        own, lost = cut_recording(task, row, marks.of[row.recording], usable)
+        rows += [(row.recording, row.subject, start, mark.label) for start, mark in own]
         left_out += [(row.recording, n, reason) for reason, n in sorted(lost.items())]
     table = pd.DataFrame(rows, columns=["recording", "subject", "start", "label"])
     if isinstance(task.split, RecordingWithinSubject) and task.split.incomplete:
@@ -100,6 +91,49 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         table.sort_values(["recording", "start"], ignore_index=True),
         pd.DataFrame(left_out, columns=["recording", "n_windows", "reason"]),
     )
+
+
+def cut_recording(
+    task: TaskConfig, row: Any, marks: list[Mark], usable: npt.NDArray[np.int64]
+) -> tuple[list[tuple[int, Mark]], Counter[str]]:
+    """Cut one recording into the windows of a task.
+
+    Parameters
+    ----------
+    task : TaskConfig
+    row : named tuple
+        With its ``recording, sfreq, n_times``.
+    marks : list of Mark
+    usable : ndarray of int, shape (n_stretches, 2)
+        First and last sample (exclusive) of what can be used.
+
+    Returns
+    -------
+    windows : list of (int, Mark)
+        First sample, and what has its label.
+    left_out : Counter
+        Why how many windows are not among them.
+
+    Raises
+    ------
+    BergerError
+        If labels contradict each other, or a window is no whole number of samples.
+    """
+    n_times = count_samples(task.window_seconds, row.sfreq)
+    windows: list[tuple[int, Mark]] = []
+    lost: Counter[str] = Counter()
+    for starts, mark in _candidates(task, row, marks, n_times, lost):
+        if mark.label is None:
+            lost[mark.reason] += len(starts)
+            continue
+        for start, reason in zip(
+            starts.tolist(), _faults(starts, n_times, row.n_times, usable), strict=True
+        ):
+            if reason:
+                lost[reason] += 1
+            else:
+                windows.append((start, mark))
+    return windows, lost
 
 
 def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
@@ -195,7 +229,7 @@ def _faults(
     inside[last >= 0] = stops[last >= 0] <= usable[last[last >= 0], 1]
     beyond = (starts < 0) | (stops > n_recorded)
     return [
-        "" if fits else "it reaches beyond the recording" if out else "it is not wholly usable"
+        "" if fits else BEYOND if out else "it is not wholly usable"
         for fits, out in zip(inside.tolist(), beyond.tolist(), strict=True)
     ]
 
