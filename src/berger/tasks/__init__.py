@@ -5,12 +5,13 @@ A task is a YAML file: one of those in `catalogue`, or a user's own.
 ::
 
     YAML ──► TaskConfig ──► recordings ──► corpus ──► marks ──► windows with labels ──► folds
-             (`task`,       (`find_data`)             (`origins`, (`windows`)           (`splits`)
-              `labels`)                                `marks`,
-                                                       `tables`)
+             (`task`,       (`find_data`)             (`origins`, (`windows`)           (`folds`)
+              `labels`,                                `marks`,
+              `splits`)                                `tables`)
 """
 
-from berger.tasks.splits import Fold, make_folds
+from berger.tasks.folds import make_folds
+from berger.tasks.splits import Fold
 from berger.tasks.task import (
     TaskConfig,
     catalogue,
