@@ -325,9 +325,7 @@ def _by_trial(
 ) -> list[Fold]:
     """Put the trials of everybody, or of each person, into parts by their numbers."""
     if not of_trials:
-        raise BergerError(
-            "no trial has windows, so that nothing can be split; see the labels."
-        )
+        raise BergerError("no trial has windows, so that nothing can be split; see the labels.")
     group_of = {number: place for place, own in enumerate(split.numbers) for number in own}
     place_of: dict[str, int] = {}
     for trial in of_trials:
