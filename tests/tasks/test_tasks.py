@@ -369,7 +369,7 @@ def test_the_reference_of_a_task() -> None:
         ({"bipolar": "tcp", "reference": "average"}, "bipolar channels have no other reference"),
         ({"channels": ["Fz"], "reference": ["Fz"]}, "holds Fz, which the reference takes away"),
     ):
-        with pytest.raises(ValidationError, match=words):
+        with pytest.raises(BergerError, match=words):
             task_of(**fields)
 
 
@@ -379,7 +379,7 @@ def test_folds_beside_several_splits() -> None:
     chosen = task_of(splits=splits, n_folds=5, split=splits["loso"], split_name="loso")
     assert chosen.n_folds == 5
     del splits["five"]
-    with pytest.raises(ValidationError, match="n_folds belongs to the split k-fold"):
+    with pytest.raises(BergerError, match="n_folds belongs to the split k-fold"):
         task_of(splits=splits, n_folds=5, split=splits["loso"], split_name="loso")
 
 
