@@ -5,15 +5,17 @@ A task is a YAML file: one of those in `catalogue`, or a user's own.
 ::
 
     YAML ──► TaskConfig ──► recordings ──► corpus ──► marks ──► windows with labels ──► folds
-             (`task`,       (`find_data`)             (`origins`, (`windows`)           (`splits`)
+             (`task`,       (`find_data`)             (`origins`, (`windows`)           (`folds`)
               `labels`,                                `marks`,
-              `facts`)                                 `tables`)
+              `splits`,                                `tables`)
+              `facts`)
 
 `check` compares a folder with the facts, by headers and labels alone.
 """
 
 from berger.tasks.check import FolderCheck, check_folder, part_of_it
-from berger.tasks.splits import Fold, make_folds
+from berger.tasks.folds import make_folds
+from berger.tasks.splits import Fold
 from berger.tasks.task import (
     TaskConfig,
     catalogue,
