@@ -266,7 +266,7 @@ def test_the_installed_command_refuses_with_status_2(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"berger: {tmp_path}: holds no recording (.edf, .bdf,")
+    assert line.startswith(f"berger: {tmp_path}: holds no recording (.edf, .rec, .bdf,")
     assert line.endswith("give another folder.")
 
 
@@ -499,7 +499,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("prepare {empty} --out {out}", "{empty}: holds no recording (.edf, .bdf,"),
+        ("prepare {empty} --out {out}", "{empty}: holds no recording (.edf, .rec, .bdf,"),
         ("prepare {empty}/no.edf --out {out}", "{empty}/no.edf: does not exist; correct the path."),
         ("prepare --out {out}", "prepare: no recordings given; name files or folders before --out"),
         ("prepare {raw}", "--out requires an argument"),
@@ -514,7 +514,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
         ("embed --checkpoint {run} --out {out}", "no recordings given; name files or folders."),
         (
             "embed {empty} --checkpoint {run} --out {out}",
-            "{empty}: holds no recording (.edf, .bdf,",
+            "{empty}: holds no recording (.edf, .rec, .bdf,",
         ),
         ("embed {raw} --checkpoint {run} --out {empty}", "{empty}: Is a directory"),
         ("corpus info {empty}", "{empty}: is no corpus (no manifest.json); make one by `berger pr"),
