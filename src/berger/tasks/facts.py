@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from berger.configuration import Config
+from berger.tasks.downloads import Download
 
 
 class Facts(Config):
@@ -21,6 +22,11 @@ class Facts(Config):
     access : {"open", "agreement", "private"}
     apply : str
         Where to ask for it, if not open.
+    download : Download, optional
+        How `berger fetch` gets it.
+    test_people : str
+        Where names of the test people mean nothing outside of the data set: why, as the end of a
+        sentence. By default they are those of the recordings that it was made from.
     subjects, recordings : int, optional
     sfreq : tuple of float
         Rates of the files, in Hz.
@@ -34,6 +40,8 @@ class Facts(Config):
     url: str = ""
     access: Literal["open", "agreement", "private"] = "open"
     apply: str = ""
+    download: Download | None = None
+    test_people: str = ""
     subjects: int | None = Field(None, ge=1)
     recordings: int | None = Field(None, ge=1)
     sfreq: tuple[float, ...] = ()
