@@ -535,7 +535,10 @@ def fetch(
     telling.tell_failures([f"{row.file}: {row.reason}" for row in fetched.failed])
     common.say(str(fetched))
     if fetched.failed:
-        raise BergerError(f"{len(fetched.failed)} files are missing; the same command tries again.")
+        raise BergerError(
+            f"{len(fetched.failed)} of {len(fetched.rows)} files are missing; the same command "
+            "tries again."
+        )
 
 
 @app.command

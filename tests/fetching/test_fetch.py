@@ -332,6 +332,14 @@ def test_a_server_that_does_not_say_lengths(server: Server, tmp_path: Path) -> N
     assert contents(tmp_path) == {name: FILES[name] for name in NEEDED}
 
 
+def test_what_nobody_could_tell_to_be_whole(server: Server, tmp_path: Path) -> None:
+    server.tells_length = False
+    server.breaks_off["notes.txt"] = 5  # looks as if it ended there
+    task = task_of({"from": "files", "url": "https://example.org", "files": ["notes.txt"]})
+    (row,) = run(server, tmp_path, task).failed
+    assert "neither its hash nor its length is known" in row.reason
+
+
 @pytest.mark.parametrize("path", ["../x.edf", "/etc/x.edf", "a/../../x.edf", "a\\x.edf", "c:x.edf"])
 def test_a_list_cannot_lead_out_of_the_folder(server: Server, tmp_path: Path, path: str) -> None:
     server.files["SHA256SUMS.txt"] = f"{'0' * 64} {path}\n".encode()
@@ -526,7 +534,7 @@ def test_a_failure_ends_with_2_and_is_named(
         cli.main(command)
     captured = capsys.readouterr()
     assert f"{BIG}: {server.url}/{BIG}: the server answers 404" in captured.err
-    assert "1 files are missing; the same command tries again" in captured.err
+    assert "1 of 3 files are missing; the same command tries again" in captured.err
     server.files[BIG] = FILES[BIG]
     cli.main(command)
     assert "1 fetched, 2 kept, 0 failed." in capsys.readouterr().out

@@ -274,7 +274,7 @@ class Line:
                     raise _Passing("does not continue where it broke off")
             elif not have and answer.status_code != HTTPStatus.OK:
                 raise _Passing(f"the server answers {answer.status_code} to a plain request")
-            _check_page(answer, file)
+            _check_can_be_told(answer, now, file)
             if not have:
                 part.unlink(missing_ok=True)  # the note must not stand for other bytes
                 write_json(_note(part), now.__dict__)
@@ -325,12 +325,20 @@ def _is_rest(answer: requests.Response, now: _Begun, begun: _Begun, have: int) -
     )
 
 
-def _check_page(answer: requests.Response, file: RemoteFile) -> None:
-    """Refuse a page that stands where a file was, where no hash would tell it."""
+def _check_can_be_told(answer: requests.Response, now: _Begun, file: RemoteFile) -> None:
+    """Refuse what no hash tells, where it could be another thing or a part unnoticed."""
+    if file.hash is not None:
+        return
     kind = answer.headers.get("Content-Type", "")
-    if file.hash is None and kind.startswith("text/html") and not file.url.endswith("html"):
+    if kind.startswith("text/html") and not file.url.endswith("html"):
         raise BergerError(
             f"{file.url}: is a web page and not the file; see that it is still there."
+        )
+    ends = answer.headers.get("Transfer-Encoding") == "chunked"
+    if now.bytes is None and file.bytes is None and not ends:
+        raise BergerError(
+            f"{file.url}: neither its hash nor its length is known, so that nobody could tell "
+            "whether all of it has come; fetch it by hand."
         )
 
 
