@@ -19,9 +19,9 @@ class Server(ThreadingHTTPServer):
         Path → after how many bytes of an answer the connection is closed.
     answers : dict of str to list
         Path → codes and headers that are answered first, in turn.
-    ranges, tags, looks_at_tags, tells_length : bool
-        Whether parts of a file can be had, entity tags are sent, ``If-Range`` is looked at, the
-        length is sent.
+    ranges, tags, tags_parts, looks_at_tags, tells_length : bool
+        Whether parts of a file can be had, entity tags are sent, with parts too, ``If-Range`` is
+        looked at, the length is sent.
     """
 
     daemon_threads = True
@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
         self.answers: dict[str, list[tuple[int, dict[str, str]]]] = {}
         self.kinds: dict[str, str] = {}
         self.ranges = self.tags = self.looks_at_tags = True
-        self.tells_length = True
+        self.tells_length = self.tags_parts = True
         self.got: Counter[str] = Counter()
         self.asked_for: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -88,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             if start >= len(content):
                 return self.send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
             code = 206
+            if not server.tags_parts:
+                headers.pop("ETag")
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
         self.send(code, content[start:] if with_content else content, headers, path, with_content)
 

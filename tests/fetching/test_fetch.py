@@ -162,21 +162,13 @@ def test_a_later_run_continues_what_another_began(server: Server, tmp_path: Path
     assert (tmp_path / BIG).read_bytes() == FILES[BIG]
 
 
-@pytest.mark.parametrize(
-    ("looks_at_tags", "tags", "with_hash"),
-    [
-        (True, True, True),
-        (False, True, True),
-        (False, True, False),
-        (True, False, True),
-        (True, False, False),
-    ],
-)
+@pytest.mark.parametrize("with_hash", [True, False])
+@pytest.mark.parametrize("lacks", ["nothing", "looks_at_tags", "tags_parts", "tags"])
 def test_a_file_that_changed_is_not_joined(
-    server: Server, tmp_path: Path, looks_at_tags: bool, tags: bool, with_hash: bool
+    server: Server, tmp_path: Path, lacks: str, with_hash: bool
 ) -> None:
     """Whatever the server says of versions, the rest of one is never put behind another's part."""
-    server.looks_at_tags, server.tags = looks_at_tags, tags
+    setattr(server, lacks, False)
     old, new = b"old " * 5000, b"new " * 5000  # equally long
     server.files[BIG] = old
     target = tmp_path / "file"
