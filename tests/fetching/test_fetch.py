@@ -487,9 +487,15 @@ def test_where_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("tuab", "is given by agreement only; ask the form on that page, signed and mailed to"),
-        ("seed-v", r"ask https://bcmi\.sjtu\.edu\.cn/home/seed/downloads\.html \(https://bcmi"),
-        ("maco", "is private; ask SynapCell"),
+        (
+            "tuab",
+            r"is given by agreement only, at https://isip\S+: the form on that page, signed and mailed",
+        ),
+        (
+            "seed-v",
+            r"seed-v\.html: https://bcmi\.sjtu\.edu\.cn/home/seed/downloads\.html; give the folder",
+        ),
+        ("maco", "is private: SynapCell"),
         ("isruc", "cannot be fetched by Berger; fetch http://dataset"),
     ],
 )

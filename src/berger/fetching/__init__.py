@@ -179,11 +179,11 @@ def _download_of(task: TaskConfig) -> Fetchable:
     """Return where to fetch a data set; raise with where to ask for it otherwise."""
     facts = task.facts
     if facts.access != "open":
-        where = f" ({facts.url})" if facts.url and facts.url != facts.apply else ""
         what = "is given by agreement only" if facts.access == "agreement" else "is private"
+        where = f", at {facts.url}" if facts.url else ""
         raise BergerError(
-            f"{task.name}: {what}; ask {facts.apply or task.source}{where}, and give the folder "
-            "by --data."
+            f"{task.name}: {what}{where}: {facts.apply or task.source}; give the folder by --data "
+            "once you have it."
         )
     if isinstance(facts.download, ByHand):
         raise BergerError(f"{task.name}: cannot be fetched by Berger; {facts.download.how}")
