@@ -489,7 +489,7 @@ def test_where_to(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     [
         (
             "tuab",
-            r"is given by agreement only, at https://isip\S+: the form on that page, signed and mailed",
+            r"is given by agreement only, at https://isip\S+: the form on that page, signed and",
         ),
         (
             "seed-v",
