@@ -253,6 +253,15 @@ def pretrain(
             "id": corpus.manifest.id,
             "name": corpus.name,
             "hours": corpus.hours,
+            "excluded": [
+                {
+                    "of": each.of,
+                    "how": each.how,
+                    "n_people": len(each.people),
+                    "sha256": each.sha256,
+                }
+                for each in corpus.manifest.excluded
+            ],
         },
         "subjects": {name: list(names) for name, names in people.items()},
         "validation_by": config.validation_by,

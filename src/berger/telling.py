@@ -38,6 +38,10 @@ def describe_corpus(corpus: Corpus) -> str:
         f"site        {site}: {hours:.2f} hours" for site, hours in corpus.hours_by_site.items()
     ]
     lines += [
+        f"left out    {len(exclusion.people) or 'unknown'} evaluation people of {exclusion.of}"
+        for exclusion in corpus.manifest.excluded
+    ]
+    lines += [
         f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
         for montage in corpus.manifest.montages
     ]

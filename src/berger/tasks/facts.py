@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from berger.configuration import Config
+from berger.tasks.downloads import Download
 from berger.tasks.published_results import Metric
 
 Part = Literal["train", "validation", "train + validation", "test", "all"]
@@ -47,6 +48,11 @@ class Facts(Config):
     access : {"open", "agreement", "private"}
     apply : str
         Where to ask for it, if not open.
+    download : Download, optional
+        How `berger fetch` gets it.
+    test_people : str
+        Where names of the test people mean nothing outside of the data set: why, as the end of a
+        sentence. By default they are those of the recordings that it was made from.
     subjects, recordings : int, optional
     unusable : int
         How many of the recordings are known to be left out, as for want of a channel.
@@ -66,6 +72,8 @@ class Facts(Config):
     url: str = ""
     access: Literal["open", "agreement", "private"] = "open"
     apply: str = ""
+    download: Download | None = None
+    test_people: str = ""
     subjects: int | None = Field(None, ge=1)
     recordings: int | None = Field(None, ge=1)
     unusable: int = Field(0, ge=0)
