@@ -35,12 +35,14 @@ ROOMS = [
     "assembling",
     "adaptation",
     "tasks",
+    "fetching",
     "evaluation",
     "inference",
     "reports",
     "interop",
     "demo",
     "overrides",
+    "options",
     "telling",
     "cli",
 ]
@@ -64,7 +66,9 @@ ONLY_IN = {
     "onnxscript": {"interop/onnx.py"},
     "jinja2": {"reports"},
     "matplotlib": {"reports"},
-    "cyclopts": {"cli"},
+    "cyclopts": {"cli", "options"},
+    "requests": {"fetching"},
+    "urllib3": {"fetching"},
 }
 NEVER_IN = {"reports": {"torch"}}
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from berger import __version__, cli, load_checkpoint, open_corpus
+from berger import __version__, cli, load_checkpoint, open_corpus, telling
 from berger.checkpoints import FILES
 from berger.configuration import load_config
 from berger.errors import BergerError
@@ -266,7 +266,7 @@ def test_the_installed_command_refuses_with_status_2(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"berger: {tmp_path}: holds no recording (.edf, .bdf,")
+    assert line.startswith(f"berger: {tmp_path}: holds no recording (.edf, .rec, .bdf,")
     assert line.endswith("give another folder.")
 
 
@@ -290,7 +290,7 @@ def test_help_and_version(run: Run) -> None:
     ("command", "words"),
     [
         ("models", ["spechinet  ", "2,925,764 parameters", "spechinet-small"]),
-        ("tasks", ["eegmat", "2 classes, windows of 5 s", "ODC-By 1.0"]),
+        ("tasks", ["eegmat", "2 classes, windows of 5 s", "human    36      open"]),
         ("configs", ["probe", "adaptation", "specmoe", "preparation", "spechinet-demo"]),
     ],
 )
@@ -310,6 +310,59 @@ def test_a_task_with_what_others_have_published(run: Run, tmp_path: Path) -> Non
     assert "hypnogram   W, R, N1, N2, N3" in outcome.out
     assert "theirs: kappa 0.5 ± 0.02 (not measured by Berger; by person; X)" in outcome.out
     assert run("tasks", "nothing").status == 2
+
+
+def test_a_folder_is_compared_with_the_facts_of_a_task(
+    run: Run, tmp_path: Path, tiny_recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = (tiny_recordings.parent / "task.yaml").read_text()
+    task = tmp_path / "mine.yaml"
+    task.write_text(f"{told}facts: {{version: '1', recordings: 6, subjects: 6}}\n")
+    outcome = run("tasks", task)  # a file of one's own is compared where --data asks for it
+    assert (outcome.status, outcome.err) == (0, "")
+    assert "version     1" in outcome.out
+    assert "found" not in outcome.out
+    outcome = run("tasks", task, "--data", tiny_recordings.parent)
+    assert outcome.status == 0
+    assert "6/6" in outcome.err  # the progress bar
+    assert re.search(r"^recordings +6 +6 +yes$", outcome.out, re.MULTILINE)
+    folder = tmp_path / "part" / "recordings"
+    shutil.copytree(tiny_recordings, folder)
+    damaged, *others = sorted(folder.glob("*.edf"))
+    others[-1].unlink()
+    damaged.write_bytes(damaged.read_bytes()[:-3])
+    outcome = run("tasks", task, "--data", folder.parent, "--quiet")
+    assert outcome.status == 2
+    assert re.search(r"^recordings +6 +5 +NO$", outcome.out, re.MULTILINE)
+    fault, difference = outcome.err.splitlines()
+    assert fault.startswith(f"berger: cannot be used: {damaged}: cut short: it holds")
+    assert "differs from the facts of eyes 1 (recordings: 5, not 6; " in difference
+    assert "nothing there fits" in run("tasks", "eegmat", "--data", tmp_path).err
+    # of a shipped task, the folder below $BERGER_DATA is
+    monkeypatch.setenv("BERGER_DATA", str(tmp_path))
+    assert run("tasks", "hmc").status == 0
+    (tmp_path / "hmc").mkdir()
+    assert f"{tmp_path / 'hmc'}: nothing there fits" in run("tasks", "hmc").err
+
+
+def test_work_with_a_part_of_a_data_set_goes_on_and_says_so(
+    run: Run, tmp_path: Path, tiny_recordings: Path
+) -> None:
+    folder = tiny_recordings.parent
+    told = (folder / "task.yaml").read_text()
+    task, config = tmp_path / "mine.yaml", tmp_path / "evaluation.yaml"
+    task.write_text(f"{told}facts: {{recordings: 8}}\n")
+    models, tasks = {"mine": {"checkpoint": "none"}}, {"eyes": {"task": str(task)}}
+    content = {"models": models, "tasks": tasks, "adaptations": {"probe": {}}}
+    config.write_text(yaml.safe_dump(content))
+    adapt = ("adapt", "probe", "--checkpoint", "none", "--task", task, "--data", folder)
+    evaluate = ("evaluate", config, f"--tasks.eyes.data={folder}")
+    for words in (adapt, evaluate):
+        outcome = run(*words, "--out", tmp_path / "out", "--device", "cpu")
+        part, stopped = outcome.err.splitlines()
+        assert part.startswith(f"berger: {folder}: has 6 of the 8 recordings of eyes; see `berger")
+        assert outcome.status == 2
+        assert "none: no such folder" in stopped or "all 12 cells failed" in stopped
 
 
 def test_print_config_shows_what_would_run_and_stops(run: Run, tmp_path: Path) -> None:
@@ -446,7 +499,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("prepare {empty} --out {out}", "{empty}: holds no recording (.edf, .bdf,"),
+        ("prepare {empty} --out {out}", "{empty}: holds no recording (.edf, .rec, .bdf,"),
         ("prepare {empty}/no.edf --out {out}", "{empty}/no.edf: does not exist; correct the path."),
         ("prepare --out {out}", "prepare: no recordings given; name files or folders before --out"),
         ("prepare {raw}", "--out requires an argument"),
@@ -461,7 +514,7 @@ def test_very_many_failures_are_not_all_printed(run: Run, broken: Path, tmp_path
         ("embed --checkpoint {run} --out {out}", "no recordings given; name files or folders."),
         (
             "embed {empty} --checkpoint {run} --out {out}",
-            "{empty}: holds no recording (.edf, .bdf,",
+            "{empty}: holds no recording (.edf, .rec, .bdf,",
         ),
         ("embed {raw} --checkpoint {run} --out {empty}", "{empty}: Is a directory"),
         ("corpus info {empty}", "{empty}: is no corpus (no manifest.json); make one by `berger pr"),
@@ -677,10 +730,10 @@ def fail(error: BaseException) -> Callable[[], None]:
 
 def test_a_fault_of_ours_is_not_hidden(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reaches the interpreter, which prints the traceback and exits with status 1."""
-    monkeypatch.setattr(cli, "shipped_configs", fail(RuntimeError("a bug")))
+    monkeypatch.setattr(telling, "shipped_configs", fail(RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         run("configs")
-    monkeypatch.setattr(cli, "shipped_configs", fail(FileNotFoundError(errno.ENOENT, "?", "x")))
+    monkeypatch.setattr(telling, "shipped_configs", fail(FileNotFoundError(errno.ENOENT, "?", "x")))
     with pytest.raises(FileNotFoundError):
         run("configs")
 
@@ -690,14 +743,14 @@ def test_a_full_or_closed_disk_is_not_our_fault(
     code: int, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     error = OSError(code, os.strerror(code), "/data/run.json")
-    monkeypatch.setattr(cli, "shipped_configs", fail(error))
+    monkeypatch.setattr(telling, "shipped_configs", fail(error))
     assert refused("configs") == (
         f"/data/run.json: {os.strerror(code)}; free space, or choose another place."
     )
 
 
 def test_an_interruption_is_no_fault(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "shipped_configs", fail(KeyboardInterrupt()))
+    monkeypatch.setattr(telling, "shipped_configs", fail(KeyboardInterrupt()))
     outcome = run("configs")
     assert outcome.status == 130
     assert outcome.err.startswith("berger: interrupted; ")
@@ -706,7 +759,7 @@ def test_an_interruption_is_no_fault(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_any_refusal_has_status_2(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "shipped_configs", fail(BergerError("no.")))
+    monkeypatch.setattr(telling, "shipped_configs", fail(BergerError("no.")))
     assert refused("configs") == "no."
 
 

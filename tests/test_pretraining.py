@@ -92,7 +92,12 @@ def test_the_files_of_a_run(tiny_run: Path, tiny_pretraining: Settings) -> None:
 def test_the_record_of_a_run(tiny_run: Path, tiny_corpus: Path) -> None:
     record, corpus = record_of(tiny_run), open_corpus(tiny_corpus)
     assert record["kind"] == "pretraining"
-    assert record["corpus"] == {"id": corpus.manifest.id, "name": "corpus", "hours": corpus.hours}
+    assert record["corpus"] == {
+        "id": corpus.manifest.id,
+        "name": "corpus",
+        "hours": corpus.hours,
+        "excluded": [],
+    }
     assert record["device"] == "cpu"
     assert (record["steps"], record["batch_size"], record["seed"]) == (24, 4, 0)
     assert record["window_seconds"] == 4

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import io
-import os
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import yaml
-from cyclopts import App, CycloptsError, Parameter, UnknownOptionError, validators
+from cyclopts import App, CycloptsError, Parameter, validators
 
 from berger import __version__, telling
-from berger.configuration import Config, field_names, load_config, shipped_configs
+from berger.configuration import Config, load_config
 from berger.errors import BergerError
-from berger.overrides import schema_of, take_overrides
+from berger.options import Common, Overrides, hint, refuse_addresses
+from berger.overrides import take_overrides
 
 app = App(
     name="berger",
@@ -35,42 +31,6 @@ NOT_OUR_FAULT = (
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 )
 """Errors of the system that a user can mend: a path that cannot be written, a full disk."""
-
-Overrides = Annotated[dict[str, Any] | None, Parameter(parse=False)]
-"""Options named after fields of a command's configuration; `main` fills them in."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Common:
-    """Options that every command takes.
-
-    Parameters
-    ----------
-    seed
-        Of everything random; default: the configuration's.
-    device
-        Where models compute.
-    workers
-        Processes; default: all cores for preparing, none beside the main one for training.
-    quiet
-        No progress bars and no summary.
-    """
-
-    seed: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None
-    quiet: bool = False
-
-    @property
-    def n_processes(self) -> int:
-        """Workers for preparing recordings."""
-        return self.workers or os.cpu_count() or 1
-
-    def say(self, text: str) -> None:
-        """Print unless quiet."""
-        if not self.quiet:
-            print(text)
 
 
 @app.command
@@ -99,6 +59,7 @@ def prepare(
     *paths: Path,
     out: Path,
     config: str | None = None,
+    exclude: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
     executor: Literal["processes", "dask"] = "processes",
     scheduler: str | None = None,
     check_sources: bool = False,
@@ -117,6 +78,9 @@ def prepare(
     config
         YAML file or name of a shipped configuration; see `berger configs`. Every field can also
         be given by itself, e.g. --notch 50.
+    exclude
+        Leave out all recordings of the people whom tasks are tested on, e.g. TUAB's by
+        tuab=FOLDER with its files, tuev=LIST.txt with a person a line, or tuev=unknown.
     check_sources
         Read every file that is in the corpus already and compare its content. Otherwise that is
         done where size or time of change tell that it may be another.
@@ -130,6 +94,7 @@ def prepare(
     """
     from berger.corpus import prepare as prepare_corpus
     from berger.preprocessing import PreprocessingConfig
+    from berger.tasks.exclusion import exclusions
 
     settings = load_config(PreprocessingConfig, config, overrides)
     if print_config:
@@ -142,6 +107,7 @@ def prepare(
         list(paths),
         out,
         settings,
+        exclude=exclusions(exclude, paths, settings, common.say),
         workers=common.n_processes,
         executor=executor,
         scheduler=scheduler,
@@ -345,6 +311,7 @@ def adapt(
     if print_config:
         return _print_config(settings)
     described = load_task(task, data)
+    telling.tell_parts({} if corpus else {task: data})
     results = run(
         settings,
         checkpoint,
@@ -393,6 +360,9 @@ def evaluate(
     settings = load_config(EvaluationConfig, config, {**(overrides or {}), **seeds})
     if print_config:
         return _print_config(settings)
+    telling.tell_parts(
+        {task.task or name: task.data for name, task in settings.tasks.items() if not task.corpus}
+    )
     cells = run(
         settings,
         out,
@@ -506,31 +476,80 @@ def report(folder: Path, *, out: Path | None = None, common: Common = Common()) 
 @app.command
 def models(*, common: Common = Common()) -> None:
     """List the models that can be made by name, with their sizes."""
-    from berger.models import MODELS, count_parameters
-
-    for name, config in MODELS.items():
-        print(f"{name:<20} {count_parameters(config):>12,} parameters")
+    print(telling.describe_models())
 
 
 @app.command
-def tasks(name: str | None = None, *, common: Common = Common()) -> None:
-    """List the labelled data sets that Berger knows, with their facts.
+def tasks(name: str | None = None, *, data: Path | None = None, common: Common = Common()) -> None:
+    """List the labelled data sets that Berger knows; tell all of one, and compare a folder.
 
     Parameters
     ----------
-    name : str, optional
-        Tell all about this one; or a YAML file of your own.
+    name
+        Tell all facts of this one; or a YAML file of your own.
+    data
+        Compare this folder with them, by headers and labels alone; default: $BERGER_DATA/NAME, if
+        it is there. The exit status is 2 if anything differs.
     """
-    print(telling.describe_tasks(name))
+    if name is None:
+        return print(telling.describe_tasks())
+    telling.show_task(name, data, quiet=common.quiet)
+
+
+@app.command
+def fetch(
+    name: str,
+    *,
+    out: Path | None = None,
+    subjects: str | None = None,
+    mirror: str | None = None,
+    dry_run: bool = False,
+    common: Common = Common(),
+) -> None:
+    """Fetch a freely downloadable data set as it is distributed; running it again continues.
+
+    Parameters
+    ----------
+    name
+        From `berger tasks`. Of a data set behind an agreement it says where to apply.
+    out
+        The data set's folder; default: $BERGER_DATA/NAME.
+    subjects
+        Only these people, separated by commas, as they are called there.
+    mirror
+        Address of a folder with the same content, e.g.
+        https://physionet-open.s3.amazonaws.com/eegmat/1.0.0
+    dry_run
+        Say how much it is, and stop.
+    """
+    from berger.fetching import AT_ONCE, place_of
+    from berger.fetching import fetch as run
+    from berger.tasks import load_task
+
+    task = load_task(name)
+    fetched = run(
+        task,
+        place_of(task, out),
+        subjects=[] if subjects is None else [person.strip() for person in subjects.split(",")],
+        mirror=mirror,
+        at_once=common.workers or AT_ONCE,
+        dry_run=dry_run,
+        progress=not common.quiet,
+        tell=common.say,
+    )
+    telling.tell_failures([f"{row.file}: {row.reason}" for row in fetched.failed])
+    common.say(str(fetched))
+    if fetched.failed:
+        raise BergerError(
+            f"{len(fetched.failed)} of {len(fetched.rows)} files are missing; the same command "
+            "tries again."
+        )
 
 
 @app.command
 def configs(*, common: Common = Common()) -> None:
     """List the configurations that are shipped with Berger."""
-    for name, path in shipped_configs().items():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        header = " ".join(line[1:].strip() for line in takewhile(lambda x: x[:2] == "# ", lines))
-        print(f"{name:<18} {path.parent.name:<12} {header.split('. ')[0].removesuffix('.')}")
+    print(telling.describe_configs())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -543,12 +562,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
         if "overrides" in ignored:
             bound.arguments["overrides"] = overrides
-        _refuse_addresses(bound.arguments)
+        refuse_addresses(bound.arguments)
         command(*bound.args, **bound.kwargs)
     except BergerError as error:
         _refuse(str(error))
     except CycloptsError as error:
-        _refuse(f"{error}{_hint(error, given)}")
+        _refuse(f"{error}{hint(error, given)}")
     except OSError as error:
         if error.errno not in NOT_OUR_FAULT:
             raise
@@ -562,30 +581,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _refuse_addresses(arguments: dict[str, Any]) -> None:
-    """Refuse https://… and the like where a path is needed; a path would be made of it silently."""
-    for name, value in arguments.items():
-        for path in value if isinstance(value, tuple) else (value,):
-            if isinstance(path, Path) and re.match(r"\w[\w+.-]+:/", str(path)):
-                raise BergerError(
-                    f"{name}: {path} must be a path on this machine; only a corpus to read from "
-                    "can have an address."
-                )
-
-
 def _refuse(reason: str) -> NoReturn:
     print(f"berger: {reason}", file=sys.stderr)
     sys.exit(2)
-
-
-def _hint(error: CycloptsError, given: list[str]) -> str:
-    """Return which field of the command's configuration an unknown option may have meant."""
-    schema = schema_of(given[0])
-    if schema is None or not isinstance(error, UnknownOptionError):
-        return ""
-    wrong = (error.token.keyword or error.token.value).removeprefix("--").replace("-", "_")
-    near = difflib.get_close_matches(wrong, list(field_names(schema)), n=1)
-    return f" Did you mean --{near[0]}?" if near else ""
 
 
 def _with_seed(overrides: dict[str, Any] | None, common: Common) -> dict[str, Any]:

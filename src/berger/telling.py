@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from berger.configuration import shipped_configs
+from berger.errors import BergerError
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from berger.corpus import Corpus, PreparationSummary
-    from berger.tasks import TaskConfig
+    from berger.tasks import FolderCheck, TaskConfig
+    from berger.tasks.facts import WindowCount
+    from berger.tasks.splits import AnySplit
 
 MOST_FAILURES = 10
 
@@ -29,60 +38,221 @@ def describe_corpus(corpus: Corpus) -> str:
         f"site        {site}: {hours:.2f} hours" for site, hours in corpus.hours_by_site.items()
     ]
     lines += [
+        f"left out    {len(exclusion.people) or 'unknown'} evaluation people of {exclusion.of}"
+        for exclusion in corpus.manifest.excluded
+    ]
+    lines += [
         f"montage     {montage.recordings} recordings: {' '.join(montage.ch_names)}"
         for montage in corpus.manifest.montages
     ]
     return "\n".join(lines)
 
 
-def describe_tasks(name: str | None = None) -> str:
-    """Return a line for each shipped task; or all facts of one, with what others have published.
+def describe_models() -> str:
+    """Return a line for each model that can be made by name."""
+    from berger.models import MODELS, count_parameters
 
-    Parameters
-    ----------
-    name : str, optional
-        A shipped task, or a YAML file.
-    """
+    return "\n".join(
+        f"{name:<20} {count_parameters(config):>12,} parameters" for name, config in MODELS.items()
+    )
+
+
+def describe_configs() -> str:
+    """Return a line for each configuration that is shipped with Berger."""
+    rows = []
+    for name, path in shipped_configs().items():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        header = " ".join(line[1:].strip() for line in takewhile(lambda x: x[:2] == "# ", lines))
+        sentence = header.split(". ")[0].removesuffix(".")
+        rows.append(f"{name:<18} {path.parent.name:<12} {sentence}")
+    return "\n".join(rows)
+
+
+def describe_tasks() -> str:
+    """Return a line for each shipped task, and whether its data is below ``$BERGER_DATA``."""
     from berger.tasks import catalogue, load_task
 
-    if name is None:
-        known = {name: load_task(name) for name in catalogue()}
-        return "\n".join(
-            f"{name:<12} {task.title} ({_question(task)}; {task.licence}; {task.source})"
-            for name, task in known.items()
+    root = os.environ.get("BERGER_DATA")
+    rows = [("task", "question", "", "species", "people", "access", "data here")]
+    for name in catalogue():
+        task = load_task(name)
+        people = str(task.facts.subjects or "?")
+        here = "yes" if root and (Path(root) / name).is_dir() else "no"
+        rows.append(
+            (name, task.title, _question(task), task.species, people, task.facts.access, here)
         )
-    task = load_task(name)
-    facts = {
-        "task": task.name,
-        "title": task.title,
-        "description": task.description,
-        "question": _question(task),
-        "classes": ", ".join(task.classes),
-        "target": str(task.target or ""),
-        "hypnogram": ", ".join(task.hypnogram),
-        "licence": task.licence,
-        "paper": task.paper,
-        "source": task.source,
-    }
-    lines = [f"{name:<12}{fact}" for name, fact in facts.items() if fact]
+    below = f"$BERGER_DATA, {root}" if root else "$BERGER_DATA, which is not set"
+    return f"{_aligned(rows)}\n\nData here: below {below}. `berger tasks NAME` tells all of one."
+
+
+def describe_task(task: TaskConfig) -> str:
+    """Return all facts of a task, with what others have published."""
+    facts = task.facts
+    lines = [
+        ("task", task.name),
+        ("title", task.title),
+        ("description", task.description),
+        ("question", _question(task)),
+        ("classes", ", ".join(task.classes)),
+        ("target", str(task.target or "")),
+        ("hypnogram", ", ".join(task.hypnogram)),
+        ("window", _window(task)),
+        ("metrics", ", ".join(facts.metrics)),
+        ("species", task.species),
+        ("subjects", str(facts.subjects or "")),
+        ("recordings", str(facts.recordings or "")),
+        ("unusable", str(facts.unusable or "")),
+        ("rates", " or ".join(f"{rate:g} Hz" for rate in facts.sfreq)),
+        ("channels", ", ".join(facts.ch_names)),
+        ("read", _montage(task)),
+        ("labels", ", ".join(f"{name} {n}" for name, n in facts.labels.items())),
+        *(("windows", _counted(count)) for count in facts.windows),
+        *(("split", f"{name}: {describe_split(split)}") for name, split in task.splits.items()),
+        ("split", "" if task.splits else describe_split(task.split)),
+        *(
+            ("variant", f"{name}: {' '.join(str(fields.get('about', '')).split())}")
+            for name, fields in task.variants.items()
+        ),
+        ("licence", task.licence),
+        ("paper", task.paper),
+        ("source", task.source),
+        ("version", facts.version),
+        ("access", _access(task)),
+    ]
     for result in task.published:
         spread = "" if result.spread is None else f" ± {result.spread:g}"
-        lines.append(
-            f"{'published':<12}{result.model}: {result.metric} {result.value:g}{spread} (not "
-            f"measured by Berger; {result.split}; {result.source})"
-        )
+        told = f"{result.model}: {result.metric} {result.value:g}{spread} (not measured by Berger; "
+        lines.append(("published", f"{told}{result.split}; {result.source})"))
+    return "\n".join(f"{name:<12}{fact}" for name, fact in lines if fact)
+
+
+def describe_split(split: AnySplit) -> str:
+    """Return in words who is tested by what was learned from whom."""
+    about = getattr(split, "about", "")
+    if about:
+        return str(about)
+    if split.by == "k-fold":
+        return "everybody is tested once, in groups drawn by the seed"
+    if split.by == "subject":
+        return "everybody is tested once, alone"
+    if split.by == "site":
+        return "every site is tested once"
+    if split.by == "recording within subject":
+        return "each person alone: every recording is tested once"
+    if split.by == "fixed" and split.table is not None:
+        return f"lists of people, {split.table} (SHA-256 {str(split.sha256)[:16]})"
+    if split.by == "fixed":
+        chosen = f", {len(split.validation)} to choose by" if split.validation else ""
+        return f"{len(split.train)} people to learn from{chosen}, {len(split.test)} tested"
+    if split.by == "file name":
+        folders = ", ".join(f"{name} is {part}" for name, part in split.parts.items())
+        chosen = "" if "validation" in split.parts.values() else "; some of train to choose by"
+        if split.last is not None:
+            chosen = f"; the last {split.last:.0%} of train to choose by"
+        return f"by names of folders or files: {folders}{chosen}"
+    return split.by
+
+
+def describe_check(check: FolderCheck) -> str:
+    """Return what was found in a folder, beside what was expected."""
+    told = {True: "yes", False: "NO", None: ""}
+    rows = [("fact", "expected", "found", "ok")]
+    rows += [(row.fact, row.expected, row.found, told[row.ok]) for row in check.table.itertuples()]
+    lines = [f"{check.folder}, by headers and labels:", _aligned(rows)]
+    for row in check.left_out.itertuples():
+        of = f"{row.n_recordings} recording{'s' * (row.n_recordings > 1)}"
+        windows = f"{row.n_windows} window{'s' * (row.n_windows > 1)} in {of}"
+        lines.append(f"left out: {windows if row.n_windows else of}: {row.reason}")
     return "\n".join(lines)
+
+
+def show_task(name: str, data: Path | None, *, quiet: bool) -> None:
+    """Print the facts of a task and, where there is a folder of it, what that holds.
+
+    Raises
+    ------
+    BergerError
+        If the folder is not as the facts say.
+    """
+    from berger.tasks import catalogue, check_folder, load_task
+
+    task = load_task(name, data)
+    print(describe_task(task))
+    if data is None and (task.name not in catalogue() or not task.has_data):
+        return
+    check = check_folder(task, progress=not quiet)
+    print(f"\n{describe_check(check)}")
+    tell_failures(check.faults["reason"].tolist(), "cannot be used: ")
+    if check.difference:
+        raise BergerError(check.difference)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def _question(task: TaskConfig) -> str:
     asked = f"{len(task.classes)} classes" if task.classes else "a number"
-    return f"{task.species}, {asked}, windows of {task.window_seconds:g} s"
+    return f"{asked}, windows of {task.window_seconds:g} s"
 
 
-def tell_failures(reasons: Sequence[str]) -> None:
+def _window(task: TaskConfig) -> str:
+    if task.window is not None:
+        return f"from {task.window.tmin:g} to {task.window.tmax:g} s of each event"
+    step = task.step_seconds or task.window_seconds
+    each = "" if step == task.window_seconds else f", one every {step:g} s"
+    through = ", through the whole recording" if task.background else ""
+    return f"{task.window_seconds:g} s{each}{through}"
+
+
+def _montage(task: TaskConfig) -> str:
+    """Return which channels the task takes, where it does not leave that to the model."""
+    if task.bipolar is not None:
+        pairs = task.bipolar
+        told = pairs if isinstance(pairs, str) else ", ".join(f"{a}-{b}" for a, b in pairs)
+        return f"bipolar: {told}"
+    return f"{len(task.channels)} of these" if task.channels else ""
+
+
+def _counted(count: WindowCount) -> str:
+    of = ", ".join(name for name in (count.split, count.version, count.source) if name)
+    return f"{', '.join(f'{part} {n}' for part, n in count.counts.items())}{of and f' ({of})'}"
+
+
+def _access(task: TaskConfig) -> str:
+    facts = task.facts
+    where = {
+        "open": f"open, {facts.url}" if facts.url else "open",
+        "agreement": f"by agreement; apply: {facts.apply}; {facts.url}",
+        "private": f"private; ask {facts.apply}",
+    }
+    return where[facts.access]
+
+
+def tell_parts(tasks: Mapping[str, Path | None]) -> None:
+    """Say on stderr which folders have other numbers of recordings than their tasks' facts.
+
+    Parameters
+    ----------
+    tasks : mapping of str to Path or None
+        Task → folder, as for `berger.tasks.load_task`.
+    """
+    from berger.tasks import load_task, part_of_it
+
+    for name, data in tasks.items():
+        with suppress(BergerError):  # whoever needs the folder says so
+            if told := part_of_it(load_task(name, data)):
+                print(f"berger: {told}", file=sys.stderr)
+
+
+def tell_failures(reasons: Sequence[str], how: str = "left out ") -> None:
     """Say on stderr which recordings were left out and why; of very many, the first."""
     for reason in reasons[:MOST_FAILURES]:
-        print(f"berger: left out {reason}", file=sys.stderr)
+        print(f"berger: {how}{reason}", file=sys.stderr)
     if len(reasons) > MOST_FAILURES:
         print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)
 

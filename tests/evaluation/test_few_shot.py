@@ -21,7 +21,8 @@ from berger.evaluation.plan import EvaluationConfig
 from berger.evaluation.protocol import run_folds
 from berger.reports import build_report
 from berger.tasks import load_task
-from berger.tasks.splits import Fold, make_folds
+from berger.tasks.folds import make_folds
+from berger.tasks.splits import Fold
 from tests.evaluation.test_protocol import CLASSES, PEOPLE, windows_of
 from tests.reports.page import Page
 

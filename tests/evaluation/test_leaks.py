@@ -49,7 +49,8 @@ from berger.preprocessing import PreprocessingConfig
 from berger.reports import build_report
 from berger.simulation import simulate_dataset
 from berger.tasks import load_task
-from berger.tasks.splits import FixedSplit, Fold, folds
+from berger.tasks.folds import folds
+from berger.tasks.splits import FixedSplit, Fold
 from tests.conftest import TINY_MODEL, TINY_TASK
 from tests.evaluation.made import correlated
 from tests.reports.page import Page

@@ -199,7 +199,7 @@ def test_results_and_comparisons_follow_from_predictions(evaluation: Path) -> No
     expected = compare_models(
         predictions.assign(model=predictions["title"]), CLASSES, 0, pairs=pairs
     )
-    pd.testing.assert_frame_equal(comparisons.drop(columns=["task", "within_subject"]), expected)
+    pd.testing.assert_frame_equal(comparisons.drop(columns=["task", "tested_on"]), expected)
     assert all(title in format_results(evaluation) for title in TITLES)
 
 

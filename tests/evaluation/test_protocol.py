@@ -22,7 +22,7 @@ from berger.evaluation.protocol import (
     run_folds,
     summarise,
 )
-from berger.tasks.splits import make_folds
+from berger.tasks.folds import make_folds
 
 Array = npt.NDArray[np.float64]
 CLASSES = ("a", "b", "c")

@@ -119,7 +119,7 @@ def test_every_recording_is_tested_once_by_what_the_others_taught(
         folds = plan["folds"]["cues"][seed]
         assert sorted(name for fold in folds for name in fold["test"]) == recordings
         for number, fold in enumerate(folds, start=1):
-            assert fold["within"] == "p1"
+            assert (fold["unit"], fold["people"]) == ("recording", ["p1"])
             parts = [name for part in ("train", "validation", "test") for name in fold[part]]
             assert sorted(parts) == recordings
             own = predictions[(predictions["seed"] == int(seed)) & (predictions["fold"] == number)]
@@ -134,7 +134,7 @@ def test_every_recording_is_tested_once_by_what_the_others_taught(
 def test_every_table_says_so(evaluation: Path) -> None:
     for name in ("cells", "predictions", "results", "comparisons"):
         table = pd.read_parquet(evaluation / f"{name}.parquet")
-        assert table["within_subject"].all(), name
+        assert set(table["tested_on"]) == {"within subject"}, name
     results = pd.read_parquet(evaluation / "results.parquet")
     overall = results[results["seed"].isna()].set_index("title")
     assert set(overall["interval_over"]) == {"recordings"}
@@ -182,11 +182,11 @@ def test_every_report_says_so(evaluation: Path, study: Path) -> None:
         device="cpu",
         quiet=True,
     )
-    assert results["within_subject"].all()
+    assert set(results["tested_on"]) == {"within subject"}
     assert adapted_table(results).count(", within subject") == 3
-    assert pd.read_parquet(out / "predictions.parquet")["within_subject"].all()
+    assert set(pd.read_parquet(out / "predictions.parquet")["tested_on"]) == {"within subject"}
     page = Page(build_report(out))
-    assert "Within subject: each recording was tested by a model" in page.text
+    assert "Within subject: each person was tested by a model" in page.text
     assert "all, within subject" in page.text
     assert "1 person each alone, in 3 folds by recording" in page.text
     assert "bootstrap over the recordings of the one person" in page.text
@@ -236,8 +236,8 @@ def test_there_are_no_other_people_to_pretrain_on(study: Path, tmp_path: Path) -
     cells = evaluate(config, tmp_path / "out", device="cpu", quiet=True)
     reasons = set(cells.loc[cells["status"] == "failed", "reason"])
     assert reasons == {
-        "made is pretrained on other people in each fold, but cues is tested within subject, where "
-        "there are none; give a checkpoint or fresh weights."
+        "made is pretrained on other people in each fold, but the folds of cues are of recordings, "
+        "whose people are in several parts; give a checkpoint or fresh weights."
     }
 
 
@@ -254,8 +254,8 @@ def test_a_class_that_is_in_one_recording_alone_cannot_be_learned() -> None:
     def learn(train: npt.NDArray[np.bool_], validation: npt.NDArray[np.bool_]) -> Any:
         raise AssertionError("is not reached")
 
-    fold = Fold(("r1",), ("r2",), ("r3",), within="p")
-    with pytest.raises(BergerError, match=r"^p: when r3 is tested, .* have no window of c; within"):
+    fold = Fold(("r1",), ("r2",), ("r3",), "recording", ("p",))
+    with pytest.raises(BergerError, match=r"^p: when r3 is tested, .* have no window of c; every"):
         run_folds("m", windows, ("a", "b", "c"), [fold], learn)
     one = windows.assign(label=["a"] * 6)
     with pytest.raises(BergerError, match="windows of one class only"):
@@ -302,16 +302,16 @@ def one_person(n_recordings: int) -> pd.DataFrame:
             table.assign(prediction=table["truth"].where(own, other), model=name)
             for own, name in zip(right, ("one", "two"), strict=True)
         ]
-    ).assign(within_subject=True)
+    ).assign(tested_on="within subject")
 
 
 def test_recordings_take_the_place_of_people_for_one_person_alone() -> None:
     table = one_person(6)
-    as_people = table.assign(subject=table["recording"], within_subject=False)
+    as_people = table.assign(subject=table["recording"], tested_on="strangers")
     assert (unit_of(table), unit_of(as_people)) == ("recordings", "people")
     two = pd.concat([table, table.assign(subject="q")])
     assert unit_of(two) == "people"
-    assert unit_of(table.drop(columns="within_subject")) == "people"
+    assert unit_of(table.drop(columns="tested_on")) == "people"
     classes = ("a", "b")
     one = table[table["model"] == "one"]
     expected = as_people[as_people["model"] == "one"]
@@ -322,7 +322,7 @@ def test_recordings_take_the_place_of_people_for_one_person_alone() -> None:
     pd.testing.assert_frame_equal(
         found, compare_models(as_people, classes, 0).drop(columns="interval_over")
     )
-    lone = balanced_accuracy_interval(one.assign(within_subject=False), classes, 0)
+    lone = balanced_accuracy_interval(one.assign(tested_on="strangers"), classes, 0)
     assert np.isnan(lone).all()  # between people, of one
 
 
@@ -335,7 +335,7 @@ def test_the_shipped_task_on_a_real_person(
     if not (real_data / "eegmmidb").is_dir():
         pytest.skip(f"no eegmmidb in {real_data}; set BERGER_DATA to the folder that has it")
     task: TaskConfig = load_task("eegmmidb", real_data / "eegmmidb")
-    assert task.within_subject
+    assert task.tested_on == "within subject"
     (tmp_path / "small.yaml").write_text(
         f"tasks: {{eegmmidb: {{data: {real_data / 'eegmmidb'}}}}}\n"
         "models: {spechinet: {model: spechinet-small, preparation: specmoe}}\n"

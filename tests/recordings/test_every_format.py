@@ -21,3 +21,19 @@ def test_what_was_written_is_read(tmp_path, name):
     marks = [mark for mark in recording.annotations if mark.description == expected.mark]
     assert [mark.onset for mark in marks] == pytest.approx([2.5])
     assert marks[0].duration == pytest.approx(expected.duration)
+
+
+@pytest.mark.parametrize("name", writing.WRITERS)
+def test_without_samples_all_else_is_the_same(tmp_path, name):
+    names = writing.EXPECTED[name].names or None
+    path = writing.write(tmp_path, name)
+    whole, header = (
+        read_recording(path, ch_names=names, samples=samples) for samples in (True, False)
+    )
+    assert header.signal.shape == whole.signal.shape
+    assert np.isnan(header.signal).all()
+    assert header.signal.base.nbytes == 8  # one number in memory
+    fields = {*vars(whole)} - {"signal"}
+    assert {"annotations", "gaps", "ch_names", "kept_out", "sfreq", "subject"} <= fields
+    for field in fields:
+        assert getattr(header, field) == getattr(whole, field)

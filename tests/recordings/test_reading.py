@@ -45,7 +45,7 @@ def test_two_files_of_one_id_are_refused(tmp_path):
 
 
 def test_an_empty_folder_a_missing_path_and_another_format_are_refused(tmp_path):
-    with pytest.raises(BergerError, match=r"holds no recording \(\.edf, \.bdf, "):
+    with pytest.raises(BergerError, match=r"holds no recording \(.edf, .rec, .bdf, "):
         find_recordings([tmp_path])
     with pytest.raises(BergerError, match="does not exist"):
         find_recordings([tmp_path / "nowhere"])

@@ -1,4 +1,7 @@
-"""Splits: nobody on two sides, and each way of leaving people out."""
+"""Splits: nobody on two sides, and each way of leaving people out.
+
+But for splits that say so: then no recording, or no trial, is on two sides.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from berger.errors import BergerError
+from berger.tasks.folds import folds
 from berger.tasks.splits import (
     FileNameSplit,
     FixedSplit,
@@ -19,8 +24,9 @@ from berger.tasks.splits import (
     LeaveOneSubjectOut,
     RecordingWithinSubject,
     Split,
-    folds,
+    TrialSplit,
 )
+from berger.tasks.splits import tested_on as whom_tested
 
 PEOPLE = [f"p{number}" for number in range(1, 7)]
 SITES = ["Bonn", "Bonn", "Ulm", "Ulm", "Kiel", "Kiel"]
@@ -113,10 +119,10 @@ def test_within_subjects_no_recording_crosses_and_each_is_tested_once(
     found = within(subjects, seed)
     for fold in found:
         assert fold.unit == "recording"
-        assert fold.tested_people == (fold.within,)
+        (person,) = fold.tested_people
         parts = [set(fold.train), set(fold.validation), set(fold.test)]
         assert all(parts)
-        own = {recording for recording, who in subjects.items() if who == fold.within}
+        own = {recording for recording, who in subjects.items() if who == person}
         assert set().union(*parts) == own
         assert sum(map(len, parts)) == len(own)
     for part in ("test", "validation"):
@@ -124,7 +130,7 @@ def test_within_subjects_no_recording_crosses_and_each_is_tested_once(
         assert sorted(named) == sorted(subjects)
     first = min(counts)
     alone = {recording: who for recording, who in subjects.items() if who == first}
-    assert within(alone, seed) == [fold for fold in found if fold.within == first]
+    assert within(alone, seed) == [fold for fold in found if fold.people == (first,)]
 
 
 def test_the_seed_decides_which_recording_is_chosen_by() -> None:
@@ -229,3 +235,194 @@ def test_a_split_in_a_table(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(BergerError, match=words):
             read(sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+# people in several parts
+
+
+def of_names(names: list[str], n_trials: int = 0, seed: int = 0, **fields: object) -> list[Fold]:
+    """Folds of recordings PART/PERSON_N by name, or of their trials by number."""
+    given: dict[str, object] = {
+        "by": "file name",
+        "pattern": "^(?P<part>t|v|e)/",
+        "parts": {"t": "train", "e": "test"},
+    }
+    split: FileNameSplit | TrialSplit = (
+        TrialSplit.model_validate(fields)
+        if fields.get("by") == "trial"
+        else FileNameSplit.model_validate(given | fields)
+    )
+    people = [name.split("/")[1].split("_")[0] for name in names]
+    trials = [f"{name}#{number}" for name in names for number in range(1, n_trials + 1)]
+    return folds(
+        split,
+        people,
+        [None] * len(names),
+        recordings=names,
+        trials=trials,
+        n_folds=3,
+        validation_share=0.25,
+        seed=seed,
+    )
+
+
+def person_of(unit: str) -> str:
+    return unit.split("/")[1].split("_")[0]
+
+
+@given(
+    shape=st.dictionaries(st.sampled_from("pqrs"), st.tuples(*[st.integers(1, 3)] * 2), min_size=1),
+    people=st.sampled_from(["shared", "each alone"]),
+    n_trials=st.integers(2, 9),
+    seed=st.integers(0, 9),
+)
+def test_recordings_and_trials_never_cross(
+    shape: dict[str, tuple[int, int]], people: str, n_trials: int, seed: int
+) -> None:
+    names = [
+        f"{part}/{who}_{n}"
+        for who, counts in shape.items()
+        for part, count in zip("te", counts, strict=True)
+        for n in range(count)
+    ]
+    found = of_names(names, n_trials, seed, people=people)
+    assert found == of_names(names[::-1], n_trials, seed, people=people)
+    assert len(found) == (len(shape) if people == "each alone" else 1)
+    lone = any(n_train == 1 for n_train, _ in shape.values())
+    for fold in found:
+        assert fold.unit == ("trial" if lone else "recording")
+        parts = [set(fold.train), set(fold.validation), set(fold.test)]
+        assert all(parts)
+        assert sum(map(len, parts)) == len(set().union(*parts))
+        assert {person_of(one) for part in parts for one in part} == {*fold.people}
+        assert {one[0] for one in fold.test} == {"e"}  # nothing of the test is chosen by
+        assert {one[0] for one in (*fold.train, *fold.validation)} == {"t"}
+        for who in fold.people:  # of everybody something is learned from, and something chosen by
+            assert who in {person_of(one) for one in fold.train}
+            assert who in {person_of(one) for one in fold.validation}
+    units = [
+        one for fold in found for part in (fold.train, fold.validation, fold.test) for one in part
+    ]
+    assert len(units) == len(names) * (n_trials if lone else 1)
+
+
+def test_given_parts_of_the_same_people() -> None:
+    names = [f"{part}/{who}_1" for part in "tve" for who in ("p1", "p2")]
+    parts = {"t": "train", "v": "validation", "e": "test"}
+    (fold,) = of_names(names, people="shared", parts=parts)
+    expected = (("t/p1_1", "t/p2_1"), ("v/p1_1", "v/p2_1"), ("e/p1_1", "e/p2_1"))
+    assert fold == Fold(*expected, "recording", ("p1", "p2"))
+    one, two = of_names(names, people="each alone", parts=parts)
+    assert one == Fold(("t/p1_1",), ("v/p1_1",), ("e/p1_1",), "recording", ("p1",))
+    assert two.tested_people == ("p2",)
+
+
+def test_the_people_tested_may_be_the_only_ones_that_are_separate() -> None:
+    """The last fifth of each of two lists, in which one person may be twice."""
+    lists = {"a": ["p1", "p2", "p3", "p4", "p5"], "b": ["p3", "p5", "p6", "p7", "p8"]}
+    names = [f"t/{who}_{one}" for one, people in lists.items() for who in people]
+    names += ["e/p9_a", "e/p0_b"]
+    fields = {"pattern": "^(?P<part>t|e)/.*_(?P<list>.)$", "people": "test separate", "last": 0.2}
+    (fold,) = of_names(names, **fields)
+    assert fold.validation == ("t/p5_a", "t/p8_b")
+    assert "t/p5_b" in fold.train
+    assert (fold.unit, fold.tested_people) == ("recording", ("p0", "p9"))
+    with pytest.raises(BergerError, match="p2 has recordings in train and in test, but nobody who"):
+        of_names([*names, "e/p2_1"], **fields)
+
+
+def test_groups_of_trials_are_each_tested_once() -> None:
+    names = ["x/p1_1", "x/p1_2", "x/p2_1"]
+    groups = [["1-2"], [3, 4], ["5-6"]]
+    found = of_names(names, 6, by="trial", groups=groups, people="each alone")
+    assert [fold.people for fold in found] == [("p1",)] * 3 + [("p2",)] * 3
+    tested = sorted(one for fold in found for one in fold.test)
+    assert tested == sorted(f"{name}#{n}" for name in names for n in range(1, 7))
+    for fold in found:
+        numbers = [
+            {int(one[-1]) for one in part} for part in (fold.train, fold.validation, fold.test)
+        ]
+        assert sorted(map(sorted, numbers)) == [[1, 2], [3, 4], [5, 6]]
+    assert sorted(one for fold in found for one in fold.validation) == tested
+    pooled = of_names(names, 6, by="trial", groups=groups)
+    assert [fold.people for fold in pooled] == [("p1", "p2")] * 3
+    assert sorted(one for fold in pooled for one in fold.test) == tested
+
+
+def test_numbers_of_trials() -> None:
+    fields: dict[str, object] = {"by": "trial", "train": ["1-4"], "test": [5, "6-7"]}
+    (fold,) = of_names(["x/p_1"], 7, **fields)
+    assert fold.test == ("x/p_1#5", "x/p_1#6", "x/p_1#7")
+    assert (len(fold.train), len(fold.validation)) == (3, 1)
+    (given_parts,) = of_names(["x/p_1"], 3, by="trial", train=[1], validation=[3], test=[2])
+    assert given_parts.validation == ("x/p_1#3",)
+    with pytest.raises(BergerError, match=r"^x/p_1: trial 8 is in no part of the split; name it"):
+        of_names(["x/p_1"], 8, **fields)
+    with pytest.raises(BergerError, match=r"^no trial has windows, so that"):
+        of_names(["x/p_1"], 0, **fields)
+    with pytest.raises(BergerError, match="no trial of p with windows is left for test, which"):
+        of_names(["x/p_1"], 4, **fields, people="each alone")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"train": ["1-4"], "test": [4, 5]}, "trial 4 is named 2 times"),
+        ({"train": ["4-1"], "test": [5]}, "'4-1' ends before it begins"),
+        ({"train": [1]}, "test is missing: the numbers"),
+        ({"groups": [[1], [2]]}, "groups must be three at least"),
+        ({"groups": [[1], [2], [1]]}, "trial 1 is named 2 times"),
+        ({"groups": [[1], [2], [3]], "test": [4]}, "in groups or in parts, not in both"),
+        ({"train": ["0-4"], "test": [5]}, "should match pattern"),
+        ({"train": [1], "test": [2], "people": "separate"}, "'shared' or 'each alone'"),
+    ],
+)
+def test_numbers_that_are_no_split(fields: dict[str, object], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        TrialSplit.model_validate({"by": "trial"} | fields)
+
+
+@pytest.mark.parametrize(
+    ("names", "n_trials", "people", "words"),
+    [
+        (["t/p_1", "e/p_1"], 0, "shared", "p has one recording to train on, whose trials have"),
+        (["t/p_1", "e/p_1"], 1, "shared", "no trial with windows is left for validation, which"),
+        (["t/p_1", "t/p_2", "e/q_1"], 1, "each alone", "no recording of p .* left for test, which"),
+        (["t/p_1", "e/q_1"], 4, "each alone", "no trial of p .* is left for test"),
+    ],
+)
+def test_recordings_that_do_not_suffice(
+    names: list[str], n_trials: int, people: str, words: str
+) -> None:
+    with pytest.raises(BergerError, match=words):
+        of_names(names, n_trials, people=people)
+
+
+def test_each_split_says_whom_it_tests() -> None:
+    def name(people: str) -> FileNameSplit:
+        parts = {"a": "train", "b": "test"}
+        given = {"by": "file name", "pattern": "(?P<part>.)", "parts": parts, "people": people}
+        return FileNameSplit.model_validate(given)
+
+    def trial(people: str) -> TrialSplit:
+        given = {"by": "trial", "train": [1], "test": [2], "people": people}
+        return TrialSplit.model_validate(given)
+
+    told = {
+        "strangers": [
+            KFold(),
+            name("separate"),
+            name("test separate"),
+            fixed(train=["a"], test=["b"]),
+        ],
+        "people also learned from": [name("shared"), trial("shared")],
+        "within subject": [
+            name("each alone"),
+            trial("each alone"),
+            RecordingWithinSubject(by="recording within subject"),
+        ],
+    }
+    for words, splits in told.items():
+        assert {whom_tested(split) for split in splits} == {words}
+    with pytest.raises(ValidationError, match="last is of people, who are shared"):
+        FileNameSplit.model_validate(name("shared").model_dump() | {"last": 0.5})

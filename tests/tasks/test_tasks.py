@@ -358,6 +358,31 @@ def test_a_published_error_has_the_unit_of_its_target() -> None:
         task_of(labels=labels, kind="regression", published=[PUBLISHED])
 
 
+def test_the_reference_of_a_task() -> None:
+    model = PreprocessingConfig(bipolar="tcp")
+    found = preparation(task_of(reference="average", channels=["Fz", "Cz"]), model)
+    assert (found.bipolar, found.ch_names, found.reference) == (None, ("Fz", "Cz"), "average")
+    own = PreprocessingConfig(reference="average")
+    assert preparation(task_of(), own).reference == "average"
+    assert preparation(task_of(reference="as recorded"), own).reference == "as recorded"
+    for fields, words in (
+        ({"bipolar": "tcp", "reference": "average"}, "bipolar channels have no other reference"),
+        ({"channels": ["Fz"], "reference": ["Fz"]}, "holds Fz, which the reference takes away"),
+    ):
+        with pytest.raises(BergerError, match=words):
+            task_of(**fields)
+
+
+def test_folds_beside_several_splits() -> None:
+    splits = {"five": {"by": "k-fold"}, "loso": {"by": "subject"}}
+    assert task_of(splits=splits, n_folds=5).n_folds == 5
+    chosen = task_of(splits=splits, n_folds=5, split=splits["loso"], split_name="loso")
+    assert chosen.n_folds == 5
+    del splits["five"]
+    with pytest.raises(BergerError, match="n_folds belongs to the split k-fold"):
+        task_of(splits=splits, n_folds=5, split=splits["loso"], split_name="loso")
+
+
 def test_bipolar_channels_of_a_task() -> None:
     model = PreprocessingConfig(sfreq=128, lowpass=40, reference="average", ch_names=("Fz", "Cz"))
     found = preparation(task_of(bipolar="double banana"), model)

@@ -205,6 +205,23 @@ def test_the_channels_of_the_task(corpus: Corpus, tmp_path: Path) -> None:
     assert len(cut_windows(task, other).table) == 4
 
 
+def test_the_reference_of_the_task(corpus: Corpus, tmp_path: Path) -> None:
+    task = task_in(tmp_path, BY_MARK, reference="average", window=WINDOW)
+    with pytest.raises(BergerError, match="prepared with another reference than task mine asks"):
+        cut_windows(task, corpus)
+    given = task_in(tmp_path, BY_MARK, reference="as recorded", window=WINDOW)
+    assert len(cut_windows(given, corpus).table) == 4
+
+
+def test_trials_count_what_is_left_out(corpus: Corpus, tmp_path: Path) -> None:
+    split = {"by": "trial", "train": ["1-4"], "test": ["5-9"]}
+    window = {"from": "event", "tmin": -0.1, "tmax": 0}
+    table = cut_windows(task_in(tmp_path, BY_MARK, window=window, split=split), corpus).table
+    assert table["trial"].tolist() == [f"raw/p1.edf#{n}" for n in (1, 2, 3, 4, 5, 7, 8)]  # 6: rest
+    with pytest.raises(BergerError, match=r"trials raw/p1\.edf#4 and raw/p1\.edf#5 overlap"):
+        cut_windows(task_in(tmp_path, BY_MARK, window=WINDOW, split=split), corpus)
+
+
 def test_people_with_few_recordings_are_left_out_of_a_split_within_subjects(tmp_path: Path) -> None:
     cues = [Annotation(5, 2, "a"), Annotation(10, 2, "b")]
     (tmp_path / "raw").mkdir()

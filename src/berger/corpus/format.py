@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from berger.configuration import Config
+from berger.corpus.exclusion import Exclusion
 from berger.errors import BergerError
 from berger.files import sha256, written_whole
 from berger.preprocessing import PreprocessingConfig
@@ -128,6 +129,8 @@ class CorpusManifest(Config):
         over the whole content.
     preprocessing : PreprocessingConfig
         How every recording was made comparable.
+    excluded : tuple of Exclusion
+        Whose recordings were left out.
     counts : Counts
     montages : tuple of Montage
         The most frequent first.
@@ -138,6 +141,7 @@ class CorpusManifest(Config):
     version: Literal[1] = VERSION
     id: str = ""
     preprocessing: PreprocessingConfig
+    excluded: tuple[Exclusion, ...] = ()
     counts: Counts
     montages: tuple[Montage, ...]
     shards: tuple[FileEntry, ...]

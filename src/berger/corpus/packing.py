@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from berger.corpus.exclusion import Exclusion
 from berger.corpus.format import (
     MANIFEST,
     RECORDING_COLUMNS,
@@ -166,6 +167,7 @@ def write_tables_and_manifest(
     entries: dict[str, Entry],
     shards: list[FileEntry],
     config: PreprocessingConfig,
+    excluded: tuple[Exclusion, ...] = (),
 ) -> CorpusManifest:
     """Write the tables, then the manifest."""
     windows = [
@@ -183,6 +185,7 @@ def write_tables_and_manifest(
     montages = Counter(tuple(row["ch_names"]) for row in ok)
     manifest = CorpusManifest(
         preprocessing=config,
+        excluded=excluded,
         counts=Counts(
             ok=status["ok"],
             failed=status["failed"],

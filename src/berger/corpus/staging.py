@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from berger.corpus.exclusion import Exclusion, refuse_excluded
 from berger.corpus.format import (
     LARGEST_STEP,
     LARGEST_VALUE,
@@ -38,6 +39,7 @@ class Task:
     source_time: int | None  # when it was last changed, ns; goes into the log alone
     config: PreprocessingConfig
     staging: Path
+    excluded: tuple[Exclusion, ...] = ()
 
     def __str__(self) -> str:
         return self.recording
@@ -172,6 +174,7 @@ def _prepare_signal(
         "task": source.task,
         "participant": [{"name": name, "value": value} for name, value in source.participant],
     }
+    refuse_excluded(task.path, source.subject, source.subject_source, task.excluded)
     if source.species and config.species and source.species != species_name(config.species):
         raise RejectedError(
             f"{task.path}: is of species {source.species!r} by participants.tsv, but the "

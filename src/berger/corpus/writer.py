@@ -28,6 +28,7 @@ import filelock
 from tqdm import tqdm
 
 from berger.corpus import packing
+from berger.corpus.exclusion import Exclusion
 from berger.corpus.executors import Executor, map_on_cluster, map_unordered
 from berger.corpus.format import (
     LOCK,
@@ -85,7 +86,9 @@ class PreparationSummary:
         Subjects whose recordings come from several of the folders that were given, or from several
         BIDS roots, and these; empty if the configuration says by `subject_pattern` who is who.
     failures : tuple of Failure
-        Every failed or rejected file of the corpus.
+        Every failed or rejected file of the corpus, but those of people who were to be left out.
+    excluded : int
+        Recordings of these.
     """
 
     folder: Path
@@ -100,12 +103,15 @@ class PreparationSummary:
     unknown_people: int
     shared_subjects: tuple[tuple[str, tuple[str, ...]], ...]
     failures: tuple[Failure, ...]
+    excluded: int = 0
 
     def __str__(self) -> str:
         content = (
             f"{self.folder}: {self.ok} recordings of {self.subjects} subjects, {self.hours:.2f} "
             f"usable hours; {self.failed} failed, {self.rejected} rejected."
         )
+        if self.excluded:
+            content += f" {self.excluded} of these are of evaluation people."
         if not self.prepared:
             return f"{content} Nothing to do."
         work = f"{self.prepared} files in {self.seconds:.1f} s, {self.rate:,.0f} × real time."
@@ -118,6 +124,7 @@ def prepare(
     config: PreprocessingConfig,
     *,
     root: Path | None = None,
+    exclude: Sequence[Exclusion] = (),
     workers: int = 1,
     executor: Executor = "processes",
     scheduler: str | None = None,
@@ -144,6 +151,9 @@ def prepare(
         Must be that of the corpus where one stands.
     root : Path, optional
         A folder above all files of `paths`; recordings are called by their path from it.
+    exclude : sequence of Exclusion
+        Whose recordings are rejected, as are those whose name does not tell the person; see
+        `berger.tasks.exclusion`. Must be those of the corpus where one stands.
     workers : int
         Number of processes, this one included, each with one recording in memory at a time. A
         cluster has as many as it has.
@@ -179,12 +189,14 @@ def prepare(
     found = _with_ids_of_text(find_recordings(paths, root, layout=config.layout))
     out = Path(out)
     with _locked(out):
-        manifest = _begin(out, config)
+        excluded = tuple(exclude)
+        manifest = _begin(out, config, excluded)
         before = entries_in_tables(out, manifest)
         shards, packed = packed_shards(out, manifest)
         settled = before | packed
 
-        tasks = _tasks(out, found, settled, config, Sources(out, check=check_sources))
+        sources = Sources(out, check=check_sources)
+        tasks = _tasks(out, found, settled, config, excluded, sources)
         if scheduler is None:
             results = map_unordered(stage, tasks, workers)
         else:
@@ -207,9 +219,14 @@ def prepare(
             raise _nothing_usable(out, entries)
 
         if manifest is None or entries != before or misfits(out, manifest.tables):
-            manifest = write_tables_and_manifest(out, entries, shards, config)
+            manifest = write_tables_and_manifest(out, entries, shards, config, excluded)
         shutil.rmtree(out / STAGING)
     seconds = time.perf_counter() - started
+    left_out = {
+        name
+        for name, entry in entries.items()
+        if not entry.is_ok and any(entry.row["subject"] in exclusion for exclusion in excluded)
+    }
     return PreparationSummary(
         folder=out,
         prepared=sum(entries[task.recording] != before.get(task.recording) for task in tasks),
@@ -224,7 +241,10 @@ def prepare(
             entry.is_ok and entry.row["subject_source"] == "file name" for entry in entries.values()
         ),
         shared_subjects=() if config.subject_pattern else _shared_subjects(entries, dict(found)),
-        failures=_failures(entries),
+        failures=tuple(
+            failure for failure in _failures(entries) if failure.recording not in left_out
+        ),
+        excluded=len(left_out),
     )
 
 
@@ -260,17 +280,22 @@ def _with_ids_of_text(found: Sequence[tuple[str, Path]]) -> list[tuple[str, Path
     return sorted(texts.items())
 
 
-def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
-    """Make sure of the configuration, clear remnants, return the manifest if there is one."""
+def _begin(
+    out: Path, config: PreprocessingConfig, excluded: tuple[Exclusion, ...]
+) -> CorpusManifest | None:
+    """Make sure of configuration and exclusions, clear remnants, return the manifest if any."""
     manifest = read_manifest(out) if (out / MANIFEST).exists() else None
     begun = out / STAGING / "preprocessing.json"
-    standing = None
+    begun_without = out / STAGING / "excluded.json"
+    standing, without = None, excluded
     if manifest is not None:
         if problems := misfits(out, manifest.shards, content=False):
             raise BergerError(f"{problems[0]}; restore it, or prepare into another folder.")
-        standing = manifest.preprocessing
-    elif begun.is_file() and set(begun.parent.glob("*.json")) - {begun}:
+        standing, without = manifest.preprocessing, manifest.excluded
+    elif begun.is_file() and set(begun.parent.glob("*.json")) - {begun, begun_without}:
         standing = PreprocessingConfig.model_validate_json(begun.read_bytes())
+        noted = json.loads(begun_without.read_bytes()) if begun_without.is_file() else []
+        without = tuple(Exclusion(**each) for each in noted)
     elif begun.parent.exists():
         shutil.rmtree(begun.parent)  # nothing is prepared yet: of whatever configuration
     if standing is not None and standing != config:
@@ -283,8 +308,19 @@ def _begin(out: Path, config: PreprocessingConfig) -> CorpusManifest | None:
             f"{out}: this corpus is of another configuration ({differences}); prepare into "
             "another folder."
         )
+    if without != excluded:
+        there, here = (
+            ", ".join(f"{each.of} ({len(each.people)})" for each in some) or "nobody"
+            for some in (without, excluded)
+        )
+        raise BergerError(
+            f"{out}: this corpus leaves out the evaluation people of {there}, and is now to leave "
+            f"out those of {here}; give the same lists by --exclude, or prepare into another "
+            "folder."
+        )
     for remnant in out.glob(".*.part"):
         remnant.unlink()
+    write_json(begun_without, [each.model_dump(mode="json") for each in excluded])
     write_json(begun, config.model_dump(mode="json"))
     return manifest
 
@@ -294,6 +330,7 @@ def _tasks(
     found: Sequence[tuple[str, Path]],
     settled: dict[str, Entry],
     config: PreprocessingConfig,
+    excluded: tuple[Exclusion, ...],
     sources: Sources,
 ) -> list[Task]:
     """List the files that are still to be prepared."""
@@ -309,7 +346,8 @@ def _tasks(
             )
         if not same or entry is None or entry.row["status"] == "failed":
             staging = (out / STAGING).absolute()
-            tasks.append(Task(recording, path, *size_and_time(path), config, staging))
+            size, changed = size_and_time(path)
+            tasks.append(Task(recording, path, size, changed, config, staging, excluded))
     return _in_turn(tasks)
 
 

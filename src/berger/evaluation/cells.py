@@ -41,6 +41,7 @@ from berger.models import MODELS, Encoder, InputContract, load_checkpoint
 from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.pretraining import CONFIG_FILE, pretrain
+from berger.tasks.splits import PARTS
 from berger.training.state import STATE_FILE
 
 CELL_FILE: Final = "cell.json"
@@ -69,10 +70,11 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         folder = plan.pretraining_folder(cell)
         source = plan.config.models[cell.model]
         assert source.pretraining is not None
-        if plan.fold_of(cell).within is not None:
+        if plan.fold_of(cell).unit != "subject":
             raise BergerError(
-                f"{cell.model} is pretrained on other people in each fold, but {cell.task} is "
-                "tested within subject, where there are none; give a checkpoint or fresh weights."
+                f"{cell.model} is pretrained on other people in each fold, but the folds of "
+                f"{cell.task} are of {plan.fold_of(cell).of}, whose people are in several parts; "
+                "give a checkpoint or fresh weights."
             )
         corpora = plan.corpora_of(cell)
         _check_people(plan, cell, task_windows(plan.out, cell.task, corpora))
@@ -273,8 +275,8 @@ def _predict(
                 "people": own(fold.tested_people),
                 "n_windows": int(test.sum()),
             }
-            if fold.within is not None:
-                facts["test_read"]["recordings"] = [*fold.test]
+            if fold.unit != "subject":
+                facts["test_read"][fold.of] = [*fold.test]
             return answer(test)
 
         return answer_once, choice
@@ -302,13 +304,14 @@ def _predict(
 def _check_people(plan: Plan, cell: Cell, read: TaskWindows | TransferWindows) -> None:
     """Raise BergerError unless a corpus has windows of the very people that the folds are of.
 
-    And of the very recordings, if the folds are within subjects.
+    And of the very recordings or trials, if the folds are of these.
     """
     expected, found = set(plan.people[cell.task]), set(read.subjects)
-    if expected == found and plan.fold_of(cell).within is not None:
+    unit = plan.fold_of(cell).unit
+    if expected == found and unit != "subject":
         folds = plan.folds[cell.task][cell.seed]
-        expected = {recording for fold in folds for recording in fold.test}
-        found = set(read.table["recording"])
+        expected = {one for fold in folds for part in PARTS for one in getattr(fold, part)}
+        found = set(read.table[unit]) if unit in read.table else set()
     if expected != found:
         one = min(expected ^ found)
         where = " or ".join(plan.corpora_of(cell))

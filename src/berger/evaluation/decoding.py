@@ -36,6 +36,7 @@ from berger.evaluation.baselines import (
 from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.protocol import Fold, class_numbers, run_folds, summarise
 from berger.evaluation.seen import Known, knows_people, people_seen
+from berger.evaluation.statistics import interval_text
 from berger.evaluation.strategies import FineTuning, FrozenProbe, Question, Strategy
 from berger.files import write_json, written_whole
 from berger.models import (
@@ -181,7 +182,7 @@ class TaskWindows:
     task : TaskConfig
     corpus : Corpus
     table : DataFrame
-        ``recording, subject, start, label``, one row a window; ``start`` in the corpus' samples.
+        As `berger.tasks.LabelledWindows.table`; ``start`` in the corpus' samples.
     left_out : DataFrame
         Recordings and windows that the task does not use, and why.
     windows : WindowDataset
@@ -215,6 +216,7 @@ class TaskWindows:
             [*rows["subject"]],
             [*rows["site"]],
             recordings=[*rows["recording"]],
+            trials=[*self.table["trial"].unique()] if "trial" in self.table else (),
             n_folds=n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -422,7 +424,7 @@ def adapt(
             tested[title] = run(title, table, classes, folds, baseline)
     predictions = pd.concat([model.predictions for model in tested.values()], ignore_index=True)
     predictions["seen_in_pretraining"] = predictions["subject"].isin(seen)
-    predictions["within_subject"] = task.within_subject
+    predictions["tested_on"] = task.tested_on
     predictions = read.in_seconds(predictions)
     known: Known = "known" if knows_people(encoder.provenance) else "unknown"
     results = summarise(predictions, classes, config.seed)
@@ -439,6 +441,7 @@ def adapt(
         "device": str(place),
         "task": {
             **task.model_dump(mode="json", exclude={"labels"}),
+            "tested_on": task.tested_on,
             "classes": list(classes),
         },
         "checkpoint": {
@@ -493,11 +496,9 @@ def format_results(results: pd.DataFrame) -> str:
         if row.get("pretraining_people") == "unknown":
             who += " (pretrained on unknown people)"
         low, high = row[f"{score}_low"], row[f"{score}_high"]
-        if row["within_subject"]:
-            who += ", within subject"
-        interval = "one person" if np.isnan(low) else f"{low:.3f} to {high:.3f}"
-        if row["interval_over"] == "recordings":
-            interval += ", over recordings"
+        if row["tested_on"] != "strangers":
+            who += f", {row['tested_on']}"
+        interval = interval_text(low, high, row["interval_over"])
         rows.append((who, f"{row[score]:.3f}", interval, f"{row[other]:.3f}"))
     width = max(len(who) for who, *_ in rows)
     return "\n".join(f"{who:<{width}}  {a:>17}  {b:<14}  {c}" for who, a, b, c in rows)
@@ -534,11 +535,11 @@ def check_preparation(
 ) -> None:
     """Raise BergerError unless a corpus was prepared as the encoder's own was.
 
-    An adapter makes up for some of it, and a task may ask for bipolar channels.
+    An adapter makes up for some of it, and a task may ask for bipolar channels or a reference.
     """
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
     besides = adapter.absorbs(own, recorded) if own else set()
-    if task.bipolar is not None:
+    if task.bipolar is not None or task.reference is not None:
         besides |= {"reference", "bipolar"}
     encoder.contract.check_preprocessing(recorded, source, besides)
     if not adapter.resample:  # also of an encoder that does not say how its corpus was prepared

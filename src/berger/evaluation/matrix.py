@@ -62,6 +62,7 @@ from berger.evaluation.plan import (
 )
 from berger.evaluation.published_models import network_of
 from berger.evaluation.scoring import VALUES, compare, score
+from berger.evaluation.statistics import interval_text
 from berger.evaluation.transfer import corpora_of_transfers, read_windows
 from berger.files import sha256, write_json, written_whole
 from berger.models import AdapterConfig, InputContract
@@ -245,16 +246,15 @@ def format_results(out: Path) -> str:
         if score not in row or np.isnan(row[score]):
             score = "rmse"
         ends = (row[f"{score}_low"], row[f"{score}_high"])
-        interval = "one person" if np.isnan(ends[0]) else f"{ends[0]:.3f} to {ends[1]:.3f}"
-        if row["interval_over"] == "recordings":
-            interval += ", over recordings"
+        interval = interval_text(*ends, row["interval_over"])
         name = row["title"] + (f", {row['people']}" if row["people"] != "all" else "")
         if row["seen_in_pretraining"] and row["people"] == "all":
             name += " (seen in pretraining)"
         if row.get("pretraining_people") == "unknown":
             name += " (pretrained on unknown people)"
         kind = "" if score == "balanced_accuracy" else "RMSE "
-        task = row["task"] + (" (within subject)" if row["within_subject"] else "")
+        strangers = row["tested_on"] == "strangers"
+        task = row["task"] + ("" if strangers else f" ({row['tested_on']})")
         rows.append((task, name, f"{kind}{row[score]:.3f}", interval, str(row["n_seeds"])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
@@ -312,6 +312,7 @@ def _described(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[s
         "tasks": {
             name: {
                 **tasks[name].model_dump(mode="json", exclude={"labels"}),
+                "tested_on": tasks[name].tested_on,
                 "classes": [*tasks[name].classes],
                 "sleep_stages": [*tasks[name].hypnogram],
                 "shots": config.shots(name),
@@ -486,12 +487,12 @@ def _collect(plan: Plan, cells: list[Cell], impossible: list[dict[str, Any]]) ->
         # of a cell from before this was noted it is not known whether it was known
         people = facts.get("pretraining_people")
         parts.append(part.assign(**vars(cell), pretraining_people=people))
-    within = {name: task.within_subject for name, task in plan.tasks.items()}
-    table["within_subject"] = table["task"].map(within)
+    tested_on = {name: task.tested_on for name, task in plan.tasks.items()}
+    table["tested_on"] = table["task"].map(tested_on)
     tables = {CELLS_FILE: table}
     if parts:
         predictions = pd.concat(parts, ignore_index=True)
-        predictions["within_subject"] = predictions["task"].map(within)
+        predictions["tested_on"] = predictions["task"].map(tested_on)
         first = [*Cell.__dataclass_fields__]
         predictions = predictions[first + [name for name in predictions if name not in first]]
         tables[PREDICTIONS_FILE] = predictions

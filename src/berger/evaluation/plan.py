@@ -59,7 +59,8 @@ class ModelSource(Config):
         A name of `berger.list_models`: fresh weights, drawn by the cell's seed.
     pretraining : PretrainingConfig, optional
         Pretrained in each fold, with the cell's seed, on the recordings of the fold's training
-        people, without their labels; several experts are assembled. Not for tasks within subjects.
+        people, without their labels; several experts are assembled. Not where people are in
+        several parts.
     preparation : PreprocessingConfig, optional
         How recordings are prepared for a model that is no checkpoint; a checkpoint says itself.
         Not needed for tasks whose corpus is given.
@@ -523,7 +524,7 @@ def plan_at(out: Path, config: EvaluationConfig, tasks: dict[str, TaskConfig]) -
 
 def _fold(content: Mapping[str, Any]) -> Fold:
     train, validation, test = (tuple(content[part]) for part in PARTS)
-    return Fold(train, validation, test, content.get("within"))
+    return Fold(train, validation, test, content["unit"], tuple(content["people"]))
 
 
 @lru_cache(maxsize=1)

@@ -1,7 +1,7 @@
 """One protocol for every model: folds by person, choices on validation people, one test read.
 
-A task may ask of each person alone instead (`RecordingWithinSubject`); what is said of people here
-then holds for the person's recordings.
+A task may ask of each person alone instead, or of people who are also learned from; what is said
+of people here then holds for recordings or trials (`Fold.unit`).
 
 In each fold the people are split three ways. What a model leaves open is chosen by the validation
 people: the strength of a penalty by their balanced accuracy, whereupon the model is fitted to
@@ -23,7 +23,7 @@ import pandas as pd
 from berger.errors import BergerError
 from berger.evaluation.few_shot import draw_shots
 from berger.evaluation.metrics import score_predictions, score_values
-from berger.evaluation.statistics import intervals, unit_of
+from berger.evaluation.statistics import intervals, on_whom, unit_of
 from berger.tasks.splits import Fold as Fold
 
 Array = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ def run_folds(
     name : str
         Of the model, for the tables.
     windows : DataFrame
-        ``recording, subject, start, label``.
+        ``recording, subject, start, label``, and ``trial`` where folds are of trials.
     classes : tuple of str
     folds : sequence of Fold
     learn : callable
@@ -77,7 +77,7 @@ def run_folds(
     Raises
     ------
     BergerError
-        If there are fewer, or the training recordings of a fold within a subject lack a class.
+        If there are fewer, or what is trained on lacks a class in a fold of recordings or trials.
     """
     tables, chosen = [], []
     for number, fold in enumerate(folds, start=1):
@@ -85,13 +85,14 @@ def run_folds(
             np.isin(windows[fold.unit].to_numpy(), part)
             for part in (fold.train, fold.validation, fold.test)
         )
-        if fold.within is not None and classes:
+        if fold.unit != "subject" and classes:
             _check_classes(fold, windows[train], windows[train | validation | test])
         if shots is not None:
             rng = np.random.default_rng(seed)
-            of = "recordings" if fold.within is not None else "people"
             train, validation = (
-                draw_shots(windows, part, classes, shots, rng, f"the {who} {of} of fold {number}")
+                draw_shots(
+                    windows, part, classes, shots, rng, f"the {who} {fold.of} of fold {number}"
+                )
                 for part, who in ((train, "training"), (validation, "validation"))
             )
         answer, choice = learn(train, validation)
@@ -139,15 +140,17 @@ def class_numbers(windows: pd.DataFrame, classes: tuple[str, ...]) -> npt.NDArra
 
 
 def _check_classes(fold: Fold, train: pd.DataFrame, every: pd.DataFrame) -> None:
-    """Raise BergerError unless a person's training recordings hold all classes that he has."""
+    """Raise BergerError unless the training recordings or trials hold all classes of the fold."""
     known = set(train["label"])
     lacking = sorted(set(every["label"]) - known)
     if lacking or len(known) < 2:
         what = f"no window of {lacking[0]}" if lacking else "windows of one class only"
+        whose, more = fold.people[0], len(fold.people) - 1
+        tested = fold.test[0] + (f" and {len(fold.test) - 1} others" if fold.test[1:] else "")
         raise BergerError(
-            f"{fold.within}: when {' and '.join(fold.test)} is tested, the recordings to train on "
-            f"have {what}; within a subject every class must be in several recordings, else split "
-            "by subject."
+            f"{whose}{f' and {more} others' if more else ''}: when {tested} is tested, the "
+            f"{fold.of} to train on have {what}; every class must be in several {fold.of}, else "
+            "split otherwise."
         )
 
 
@@ -167,8 +170,8 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
     Parameters
     ----------
     predictions : DataFrame
-        Of `run_folds`, with a column ``seen_in_pretraining`` and, of a task within subjects,
-        ``within_subject``.
+        Of `run_folds`, with the columns ``seen_in_pretraining`` and ``tested_on``
+        (`berger.tasks.TaskConfig.tested_on`).
 
     Returns
     -------
@@ -176,7 +179,7 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
         One row per ``model``, ``people`` ("all" or "unseen in pretraining") and ``fold`` (0 = all
         folds together), with the bootstrap intervals: of the balanced accuracy and the area under
         the ROC curve, or, where there are no classes, of all scores of values. ``interval_over``
-        says over what: "people", or "recordings" of a person who is tested within himself.
+        says over what: "people", or "recordings" of one person who was also learned from.
     """
     groups = {"all": predictions}
     if predictions["seen_in_pretraining"].any() and not predictions["seen_in_pretraining"].all():
@@ -202,5 +205,4 @@ def summarise(predictions: pd.DataFrame, classes: tuple[str, ...], seed: int) ->
                     }
                     | {"interval_over": unit_of(part)}
                 )
-    within = "within_subject" in predictions and bool(predictions["within_subject"].any())
-    return pd.DataFrame(rows).assign(within_subject=within)
+    return pd.DataFrame(rows).assign(tested_on=on_whom(predictions))

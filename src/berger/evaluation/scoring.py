@@ -45,7 +45,7 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         One row per ``task, model, adaptation, title``, ``people`` ("all" or "unseen in
-        pretraining"), ``seed`` and ``fold``; ``within_subject`` and ``interval_over`` as in
+        pretraining"), ``seed`` and ``fold``; ``tested_on`` and ``interval_over`` as in
         `berger.evaluation.protocol.summarise`. Fold 0 is all folds together, and only there where
         none is lacking. Without a seed it is the mean of the scores over seeds, whose number is
         ``n_seeds``, with intervals from drawing people, or recordings, with all their seeds.
@@ -72,7 +72,7 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
             part = own[(own["title"] == title) & own["seed"].isin(seeds[title])]
             if people != "all":
                 part = part[~part["seen_in_pretraining"].astype(bool)]
-            words = ["model", "people", "seed", "fold", "n_seeds", "interval_over"]
+            words = ["model", "people", "seed", "fold", "n_seeds", "tested_on", "interval_over"]
             numbers = group.drop(columns=words)
             mean = numbers.mean(skipna=False).to_dict()
             mean |= {
@@ -84,7 +84,7 @@ def score(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
                 mean
                 | {"model": title, "people": people, "fold": 0, "n_seeds": len(group)}
                 | {name: int(group[name].max()) for name in COUNTS}
-                | {name: group[name].iloc[0] for name in ("within_subject", "interval_over")}
+                | {name: group[name].iloc[0] for name in ("tested_on", "interval_over")}
             )
         rows = pd.concat([pd.DataFrame(means), rows], ignore_index=True)
         names = own.drop_duplicates("title").set_index("title")
@@ -113,7 +113,7 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``task``, ``within_subject`` and what `berger.evaluation.statistics.compare_models`
+        ``task``, ``tested_on`` and what `berger.evaluation.statistics.compare_models`
         returns, whose correction is for the comparisons of one task. Models that lack a fold of a
         seed are not compared.
     """
@@ -133,8 +133,7 @@ def compare(plan: Plan, predictions: pd.DataFrame) -> pd.DataFrame:
         if pairs:
             classes = plan.tasks[task].classes
             made = compare_models(own, classes, plan.config.seeds[0], pairs=pairs)
-            within = plan.tasks[task].within_subject
-            tables.append(made.assign(task=task, within_subject=within))
+            tables.append(made.assign(task=task, tested_on=plan.tasks[task].tested_on))
     columns = ["task", "model", "other", "difference", "low", "high", "p", "p_holm", "verdict"]
-    columns += ["within_subject", "interval_over"]
+    columns += ["tested_on", "interval_over"]
     return pd.concat(tables)[columns] if tables else pd.DataFrame(columns=columns)

@@ -4,7 +4,7 @@ Intervals are bootstraps over people. Models are compared on the same people: if
 does not matter which of the two answered for a person, so that swapping them person by person says
 how large a difference chance makes. All seeds of a person go together.
 
-Of one person who is tested within himself, recordings take the place of people: what is said then
+Of one person who was also learned from, recordings take the place of people: what is said then
 holds for more recordings of this person, and not for others. docs/decisions/0028-within-subject.md.
 """
 
@@ -31,10 +31,15 @@ def unit_of(predictions: pd.DataFrame) -> Literal["people", "recordings"]:
     Parameters
     ----------
     predictions : DataFrame
-        ``subject`` and, of a task within subjects, ``within_subject``.
+        ``subject`` and, unless strangers were tested, ``tested_on``.
     """
-    within = "within_subject" in predictions and bool(predictions["within_subject"].any())
-    return "recordings" if within and predictions["subject"].nunique() == 1 else "people"
+    known = on_whom(predictions) != "strangers"
+    return "recordings" if known and predictions["subject"].nunique() == 1 else "people"
+
+
+def on_whom(predictions: pd.DataFrame) -> str:
+    """Return what a table of one task's predictions has under ``tested_on``."""
+    return str(predictions["tested_on"].iloc[0]) if "tested_on" in predictions else "strangers"
 
 
 def _by_unit(predictions: pd.DataFrame) -> pd.DataFrame:
@@ -93,6 +98,13 @@ def _value_draws(predictions: pd.DataFrame, seed: int, n_resamples: int) -> dict
         )
         r2 = np.where(var_t > least, 1 - error / var_t, np.nan)
     return {"pearson": pearson, "r2": r2, "rmse": np.sqrt(error / n)}
+
+
+def interval_text(low: float, high: float, over: str) -> str:
+    """Return what a printed table says of an interval over people, or over recordings of one."""
+    if np.isnan(low):
+        return "one person" if over == "people" else "one recording"
+    return f"{low:.3f} to {high:.3f}{', over recordings' * (over == 'recordings')}"
 
 
 def balanced_accuracy_interval(
@@ -254,7 +266,7 @@ def compare_models(
         squared errors, means over seeds; ``low, high`` from a bootstrap over people; ``p`` from
         swapping; ``p_holm``, corrected after Holm (1979) for the number of pairs; ``verdict``:
         "better", "worse" or "no difference", by `p_holm`; ``interval_over``, which is "people", or
-        "recordings" where one person is tested within himself.
+        "recordings" of one person who was also learned from.
 
     Raises
     ------

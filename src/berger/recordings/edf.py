@@ -29,6 +29,7 @@ from berger.recordings.recording import (
     choose_channels,
     gaps_between,
     recorded_annotations,
+    unread,
 )
 from berger.recordings.triggers import trigger_annotations
 from berger.recordings.wholeness import is_range, line_ends_converted
@@ -103,7 +104,7 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
             )
         elif not header.has_range[index]:
             unusable[index] = "no measuring range in the header"
-    unusable |= _repeated(path, header, {*(wanted.ch_names or ())} - {*_TEXTS})
+    unusable |= _repeated(path, header, wanted)
     channels = choose_channels(path, header.labels, unusable, wanted)
     if len({header.n_samples[index] for index in channels.taken}) > 1:
         rates = ", ".join(
@@ -114,22 +115,11 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
             f"{path}: the EEG channels differ in sampling rate ({rates}); name in `ch_names` "
             "those of one rate."
         )
-    labels = [header.labels[index] for index in channels.taken]
-    try:
-        raw = _open_edf(path, labels)
-    except Exception as error:  # MNE raises no narrower one for this
-        reason = " ".join(str(error).split())
-        raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
-    # By place: MNE gives channels of one name, of which one may be taken, names of their own.
-    opened = [index for index, label in enumerate(header.labels) if label in labels]
-    signal = raw.get_data(picks=[opened.index(index) for index in channels.taken])
     n_samples = header.n_samples[next(iter(channels.taken))]
-    n_times = header.n_records * n_samples
-    if signal.shape[1] != n_times:
-        raise BergerError(
-            f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
-        )
-    signal *= np.array([[_factor(header.units[index], unit)] for index in channels.taken])
+    if wanted.samples:
+        signal = _read_samples(path, header, list(channels.taken), unit)
+    else:
+        signal = unread(len(channels.taken), header.n_records * n_samples)
     gaps, annotations, notes = _read_times(path, header, n_samples)
     if triggers := _read_triggers(path, header):
         annotations = tuple(sorted((*annotations, *triggers), key=lambda mark: mark.onset))
@@ -146,18 +136,44 @@ def read_edf(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     )
 
 
-def _repeated(path: Path, header: _EdfHeader, names: set[str]) -> dict[int, str]:
-    """Return the channels that have another's name, among `names`, and hold the same throughout."""
+def _read_samples(
+    path: Path, header: _EdfHeader, taken: Sequence[int], unit: Unit | None
+) -> npt.NDArray[np.float64]:
+    """Return the signal of the channels at some places in the file."""
+    labels = [header.labels[index] for index in taken]
+    try:
+        raw = _open_edf(path, labels)
+    except Exception as error:  # MNE raises no narrower one for this
+        reason = " ".join(str(error).split())
+        raise BergerError(f"{path}: MNE cannot read it ({reason}); export it again.") from error
+    # By place: MNE gives channels of one name, of which one may be taken, names of their own.
+    opened = [index for index, label in enumerate(header.labels) if label in labels]
+    signal: npt.NDArray[np.float64] = raw.get_data(picks=[opened.index(index) for index in taken])
+    n_times = header.n_records * header.n_samples[taken[0]]
+    if signal.shape[1] != n_times:
+        raise BergerError(
+            f"{path}: MNE reads {signal.shape[1]} of its {n_times} samples; export it again."
+        )
+    signal *= np.array([[_factor(header.units[index], unit)] for index in taken])
+    return signal
+
+
+def _repeated(path: Path, header: _EdfHeader, wanted: Wanted) -> dict[int, str]:
+    """Return the channels that have the name of one that is wanted and hold the same throughout.
+
+    Where samples are not read, those of the same range are taken to.
+    """
     found: dict[int, str] = {}
-    for name in names:
+    for name in {*(wanted.ch_names or ())} - {*_TEXTS}:
         first, *others = [i for i, label in enumerate(header.labels) if label == name] or [-1]
         for index in others:
             same = all(
                 column[index] == column[first]
                 for column in (header.units, header.ranges, header.n_samples)
             )
-            if same and np.array_equal(
-                _bytes_of(path, header, index), _bytes_of(path, header, first)
+            if same and (
+                not wanted.samples
+                or np.array_equal(_bytes_of(path, header, index), _bytes_of(path, header, first))
             ):
                 found[index] = "the same as the first channel of its name"
     return found

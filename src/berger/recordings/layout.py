@@ -32,6 +32,7 @@ from berger.recordings.recording import (
     Unit,
     Wanted,
     choose_channels,
+    unread,
 )
 
 
@@ -173,11 +174,16 @@ def read_layout(path: Path, wanted: Wanted, unit: Unit | None, layout: LayoutCon
     if layout.sfreq is not None:
         sfreq = _agreed_rate(source, layout, sfreq)
     assert sfreq is not None  # the layout has one of both
-    signal = np.concatenate([trial[list(channels.taken)] for trial in trials.values()], axis=1)
+    if wanted.samples:
+        taken = list(channels.taken)
+        signal = np.concatenate([trial[taken] for trial in trials.values()], axis=1)
+        signal = signal * MICROVOLTS[layout.unit]
+    else:
+        signal = unread(len(channels.taken), int(edges[-1]))
     return Content(
         labels=names,
         channels=replace(channels, kept_out=channels.kept_out + others),
-        signal=signal * MICROVOLTS[layout.unit],
+        signal=signal,
         sfreq=sfreq,
         annotations=_annotations(source, layout, sfreq, edges, list(trials)),
         patient_code=None,

@@ -87,6 +87,7 @@ def read_recording(
     besides: Sequence[str] = (),
     layout: LayoutConfig | None = None,
     unit: Unit | None = None,
+    samples: bool = True,
 ) -> Recording:
     """Read the EEG of one file, and what a BIDS root that it lies in says about it.
 
@@ -111,6 +112,10 @@ def read_recording(
     unit : {"V", "mV", "µV", "uV", "nV"}, optional
         What the numbers in the file really are, where it declares another unit or none. Files
         with a layout have theirs there.
+    samples : bool
+        Whether to read the signal. Without, it is NaN throughout and takes no memory, and of EDF
+        and most other formats no more is read than header and annotations; files with a layout
+        are read whole all the same. Damage among the samples is then not found.
 
     Returns
     -------
@@ -131,6 +136,7 @@ def read_recording(
         None if ch_names is None else tuple(ch_names),
         tuple(besides),
         sidecars.channels if sidecars else None,
+        samples,
     )
     content = reader(path, wanted, unit)
     channels = content.channels

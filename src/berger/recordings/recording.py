@@ -23,7 +23,18 @@ MICROVOLTS: Mapping[str, float] = MappingProxyType(
 
 
 class RejectedError(BergerError):
-    """A sound recording that is not admitted, e.g. for want of a channel asked for."""
+    """A sound recording that is not admitted, e.g. for want of a channel asked for.
+
+    Parameters
+    ----------
+    reason : str
+    there : sequence of str
+        Channels that it could be read with, by their names in the file.
+    """
+
+    def __init__(self, reason: str, there: Sequence[str] = ()) -> None:
+        super().__init__(reason)
+        self.there = tuple(there)
 
 
 @dataclass(frozen=True)
@@ -140,11 +151,19 @@ class Wanted:
         channels are to be referenced to them.
     table : ChannelTable or None
         What stands beside the file about its channels. Its kinds go before the file's own.
+    samples : bool
+        Whether the signal is read; else it is `unread`.
     """
 
     ch_names: tuple[str, ...] | None = None
     besides: tuple[str, ...] = ()
     table: ChannelTable | None = None
+    samples: bool = True
+
+
+def unread(n_chans: int, n_times: int) -> npt.NDArray[np.float64]:
+    """Return NaN in the place of a signal that is not read, whose size it has but not in memory."""
+    return np.broadcast_to(np.nan, (n_chans, n_times))
 
 
 @dataclass(frozen=True)
@@ -370,7 +389,12 @@ def choose_channels(
     if missing:
         raise RejectedError(
             f"{path}: lacks {', '.join(missing)}; correct `ch_names` to channels that are there: "
-            f"{_by_reason([*(KeptOut(labels[i], 'usable') for i in taken), *kept_out])}."
+            f"{_by_reason([*(KeptOut(labels[i], 'usable') for i in taken), *kept_out])}.",
+            [
+                name
+                for i, name in enumerate(labels)
+                if i not in unusable and labels.count(name) == 1
+            ],
         )
     if not taken:
         raise BergerError(

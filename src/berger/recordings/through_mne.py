@@ -39,6 +39,7 @@ from berger.recordings.recording import (
     choose_channels,
     gaps_between,
     recorded_annotations,
+    unread,
 )
 from berger.recordings.triggers import trigger_annotations
 from berger.recordings.wholeness import beginning, check_whole, egi_header, gdf_header
@@ -106,23 +107,28 @@ def read_through_mne(path: Path, wanted: Wanted, unit: Unit | None) -> Content:
     # EGI's triggers are annotations already, by their names.
     triggers = [] if path.suffix.lower() in (".mff", ".raw") else _trigger_channels(raw)
     try:
-        picks = [*channels.taken, *triggers]
-        parts = [raw.get_data(picks, *piece) for piece in pieces.tolist()]
-        signal = parts[0] if len(parts) == 1 else np.hstack(parts)
+        read = list(channels.taken) if wanted.samples else []
+        picks = [*read, *triggers]
+        parts = [raw.get_data(picks, *piece) for piece in pieces.tolist()] if picks else []
     except (BergerError, MemoryError):
         raise
     except Exception as error:  # whatever the reader of this format raises
         raise BergerError(
             f"{path}: MNE cannot read its samples ({_one_line(error)}); fetch or export it again."
         ) from error
-    for row, index in enumerate(triggers, len(channels.taken)):
+    for row, index in enumerate(triggers, len(read)):
         name = labels[index] if len(triggers) > 1 else ""
         for part, (first, _) in zip(parts, pieces.tolist(), strict=True):
             found = trigger_annotations(part[row], sfreq, name, status=labels[index] == "Status")
             marks += tuple(replace(mark, onset=mark.onset + first / sfreq) for mark in found)
     marks = tuple(sorted(marks, key=lambda mark: mark.onset))
-    signal = signal[: len(channels.taken)]
-    signal *= np.array([[_factor(path, raw, index, unit)] for index in channels.taken])
+    factors = np.array([[_factor(path, raw, index, unit)] for index in channels.taken])
+    if wanted.samples:
+        signal = parts[0] if len(parts) == 1 else np.hstack(parts)
+        signal = signal[: len(read)]
+        signal *= factors
+    else:
+        signal = unread(len(factors), int(np.diff(pieces).sum()))
     gaps, annotations = _without_skips(marks, pieces, sfreq)
     return Content(
         labels=labels,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,14 +30,16 @@ from berger.reports.regression_section import regression_section
 from berger.reports.scores import (
     CHANCE,
     EVERYBODY,
+    STRANGERS,
     UNSEEN,
-    WITHIN,
     bootstrap_over,
+    caveat,
     chance_level,
     class_names,
     comparison,
     in_order,
     looks_of,
+    marked,
     number,
     own_accuracies,
     read_predictions,
@@ -44,7 +47,6 @@ from berger.reports.scores import (
     relation,
     scores_of,
     tested_on,
-    within_subject,
 )
 
 MOST_PEOPLE = 200
@@ -60,8 +62,8 @@ def decoding_section(part: Part) -> Section:
     lead = "" if run.record else "This run has not ended; what it has left so far is shown. "
     if title := task.get("title") or task.get("name"):
         lead += f"{str(title).rstrip('.')}. "
-    if within_subject(task):
-        lead += f"{WITHIN} "
+    if known := caveat(task):
+        lead += f"{known} "
     numbers: list[Number] = []
     try:
         results = read_results(run)
@@ -69,7 +71,7 @@ def decoding_section(part: Part) -> Section:
         lead += "Its results are not known yet."
     else:
         lead += comparison(results, chance_level(run))
-        numbers = _numbers(results, chance_level(run), within_subject(task))
+        numbers = _numbers(results, chance_level(run), tested_on(task))
     if mapping(run.record, "checkpoint").get("pretraining_people") == "unknown":
         lead += " The checkpoint does not say whose recordings it was pretrained on."
     topics = [
@@ -81,7 +83,7 @@ def decoding_section(part: Part) -> Section:
     return Section("Decoding", part.name, lead, numbers, topics)
 
 
-def _numbers(results: pd.DataFrame, chance: float, within: bool) -> list[Number]:
+def _numbers(results: pd.DataFrame, chance: float, whom: str) -> list[Number]:
     overall = scores_of(results, EVERYBODY)
     if overall.empty:
         return []
@@ -105,10 +107,11 @@ def _numbers(results: pd.DataFrame, chance: float, within: bool) -> list[Number]
         meaning = f"{model}; how often a window of a class scores above one of another; chance 0.50"
         numbers.append(Number(f"{row['auroc']:.2f}", "area under the ROC curve", meaning))
     people, windows = int(row["n_subjects"]), int(row["n_windows"])
-    whose = "other recordings of that person" if within else "without labels of that person"
-    meaning = (
-        f"{counted(windows, 'window')}, each tested by a model {'of ' if within else ''}{whose}"
-    )
+    whose = {
+        STRANGERS: "without labels of that person",
+        "within subject": "of other recordings or trials of that person",
+    }.get(whom, "that had learned from others of that person too")
+    meaning = f"{counted(windows, 'window')}, each tested by a model {whose}"
     return [*numbers, Number(f"{people:,}", "people tested", meaning)]
 
 
@@ -140,10 +143,10 @@ def _accuracy(run: Run) -> Iterator[Block]:
         )
     yield Figure(tuple(images), caption)
     yield from _seen(run, unseen)
-    yield _table(everybody, unseen, within_subject(mapping(run.record, "task")))
+    yield _table(everybody, unseen, mapping(run.record, "task"))
 
 
-def _table(everybody: pd.DataFrame, unseen: pd.DataFrame, within: bool) -> Table:
+def _table(everybody: pd.DataFrame, unseen: pd.DataFrame, task: Mapping[str, Any]) -> Table:
     rows = []
     for people, scores in ((EVERYBODY, everybody), (UNSEEN, unseen)):
         for model in in_order(scores.index):
@@ -152,7 +155,7 @@ def _table(everybody: pd.DataFrame, unseen: pd.DataFrame, within: bool) -> Table
             rows.append(
                 (
                     model,
-                    tested_on(people, within),
+                    marked(people, task),
                     f"{int(row['n_subjects']):,}",
                     f"{int(row['n_windows']):,}",
                     number(value),
@@ -247,8 +250,13 @@ def _folds(run: Run) -> Iterator[Block]:
         yield Text("There is no result of a single fold.")
         return
     tested, lines, depends = (
-        ("recording", "", "which recording")
-        if within_subject(mapping(run.record, "task"))
+        (
+            "test part",
+            "; lines are 95% intervals (bootstrap over the recordings of the fold's person, where "
+            "there are two at least)",
+            "what",
+        )
+        if tested_on(mapping(run.record, "task")) == "within subject"
         else (
             "people",
             "; lines are 95% intervals (bootstrap over the fold's people, where there are two at "

@@ -31,13 +31,12 @@ from berger.reports.learning import learning_blocks
 from berger.reports.regression_figures import SCORES, looks_with_chance
 from berger.reports.scores import (
     EVERYBODY,
-    MARK_WITHIN,
-    WITHIN,
+    KNOWN_PEOPLE,
     bootstrap_over,
+    caveat,
     looks_of,
+    marked,
     number,
-    tested_on,
-    within_subject,
 )
 from berger.reports.sleep import sleep_blocks
 from berger.reports.style import Look
@@ -139,7 +138,7 @@ def _table(run: Run) -> Iterator[Block]:
             (
                 str(row["shown"]),
                 str(row["task"]),
-                tested_on(str(row["people"]), within_subject(mapping(described, row["task"]))),
+                marked(str(row["people"]), mapping(described, row["task"])),
                 f"{int(row['n_subjects']):,}",
                 f"{int(row['n_seeds'])}",
                 *(_with_interval(row, score) for score in scores),
@@ -188,13 +187,13 @@ def _published(
 
 
 def _without_sameness(table: Table, *columns: str) -> Table:
-    """Leave columns out that say the same in every row, but for the mark "within subject"."""
+    """Leave columns out that say the same in every row, unless no strangers were tested."""
     kept = [
         place
         for place, column in enumerate(table.columns)
         if column not in columns
         or len({row[place] for row in table.rows}) > 1
-        or any(row[place].endswith(MARK_WITHIN) for row in table.rows)
+        or any(row[place].endswith(tuple(KNOWN_PEOPLE)) for row in table.rows)
     ]
     rows = [tuple(row[place] for place in kept) for row in table.rows]
     return replace(table, columns=[table.columns[place] for place in kept], rows=rows)
@@ -209,8 +208,8 @@ def _task(run: Run, task: str) -> Iterator[Block]:
     title = str(facts.get("title") or task).rstrip(".")
     description = str(facts.get("description") or "")
     yield Text(f"{title}. {description}".strip())
-    if within_subject(facts):
-        yield Note(WITHIN)
+    if known := caveat(facts):
+        yield Note(known)
     if shots := facts.get("shots"):
         kind = "in all" if facts.get("kind") == "regression" else "of each class"
         yield Note(
@@ -316,7 +315,7 @@ def _compared(run: Run) -> Iterator[Block]:
     rows = [
         (
             *(shown.get((row["task"], row[name]), row[name]) for name in ("model", "other")),
-            tested_on(str(row["task"]), within_subject(mapping(described, row["task"]))),
+            marked(str(row["task"]), mapping(described, row["task"])),
             str(row["verdict"]),
             _signed(row["difference"], row["task"] in errors),
             f"{_signed(row['low'], row['task'] in errors)} to "
@@ -338,7 +337,8 @@ def _compared(run: Run) -> Iterator[Block]:
     overs = comparisons.get("interval_over", pd.Series("people", comparisons.index))
     if "recordings" in set(overs):
         yield Text(
-            "Where one person is tested within subject, his recordings take the place of people. "
+            "Where one person is tested who was also learned from, recordings take the place of "
+            "people. "
             "p of few recordings cannot be small: of three, a quarter at best."
         )
     for task, own in comparisons.groupby("task", sort=False):

@@ -241,13 +241,19 @@ def restores(config: Mapping[str, Any]) -> bool:
 
 
 def tested_people(record: Mapping[str, Any]) -> set[str]:
-    """Return who was tested in the folds of a record; of one within a subject, that person."""
-    folds = record.get("folds") or ()
-    return {
-        person
-        for fold in folds
-        for person in ([fold["within"]] if fold.get("within") else fold.get("test", ()))
-    }
+    """Return who was tested in the folds of a record, also of folds of recordings or trials."""
+    tested: set[str] = set()
+    for fold in record.get("folds") or ():
+        earlier = [fold["within"]] if fold.get("within") else fold.get("test", ())
+        tested |= {*(fold.get("people") or earlier)}
+    return tested
+
+
+def fold_unit(record: Mapping[str, Any]) -> str:
+    """Return what the folds of a record are of: a person, a recording or a trial."""
+    first = (record.get("folds") or [{}])[0]
+    unit = str(first.get("unit") or ("recording" if first.get("within") else "subject"))
+    return "person" if unit == "subject" else unit
 
 
 def mapping(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:

@@ -100,7 +100,29 @@ def _corpus(part: Part, cite: Cite) -> str:
         f"{hours_text(counts.seconds_kept / 3600)} h usable, "
         f"{few} {'electrodes' if scalp else 'channels'}{left_out}) was used. "
         + _preprocessing(corpus.manifest.preprocessing.model_dump(mode="json"), cite)
+        + _without(part)
     )
+
+
+def _without(part: Part) -> str:
+    """Say whose recordings were left out so that models can be tested on them."""
+    table, text = part.corpus.recordings, ""
+    rows = table[table["status"] == "rejected"]
+    for exclusion in part.corpus.manifest.excluded:
+        if not exclusion.people:
+            text += (
+                f" The people whom {exclusion.of} is tested on are not known; they were not left "
+                "out."
+            )
+            continue
+        theirs = rows[[subject in exclusion for subject in rows["subject"]]]
+        text += (
+            f" The {counted(len(exclusion.people), 'person', 'people')} whom {exclusion.of} is "
+            f"tested on, known by {exclusion.how} (SHA-256 of the list {exclusion.sha256}), were "
+            f"left out with all their recordings, {len(theirs):,} of "
+            f"{counted(theirs['subject'].nunique(), 'person', 'people')} here."
+        )
+    return text
 
 
 def _preprocessing(config: Mapping[str, Any], cite: Cite) -> str:

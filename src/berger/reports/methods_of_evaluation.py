@@ -7,8 +7,8 @@ from typing import Any
 
 from berger.errors import BergerError
 from berger.reports.blocks import counted, enumeration
-from berger.reports.folders import Run, mapping, tested_people
-from berger.reports.scores import within_subject
+from berger.reports.folders import Run, fold_unit, mapping, tested_people
+from berger.reports.scores import STRANGERS, tested_on
 
 ALIGNMENT = (
     "He H., Wu D. Transfer Learning for Brain-Computer Interfaces: A Euclidean Space Data "
@@ -74,22 +74,26 @@ def adaptation_text(run: Run, cite: Cite) -> str:
             f"alignment{cite(ALIGNMENT)})."
         )
     if folds := record.get("folds"):
-        people = tested_people(record)
-        of = "people"
-        if within_subject(task):
-            of = "recordings"
-            text += (
-                f" It was tested within subject, {counted(len(people), 'person', 'people')} each "
-                f"alone, in {len(folds)} folds by recording: a recording was tested by what was "
-                f"learned from others of the same person. {chosen} was chosen by one of them; the "
-                "test recording was used once."
-            )
-        else:
-            text += (
-                f" It was tested in {len(folds)} folds by person ({len(people)} people), such that "
-                "nobody was in more than one of the training, validation and test parts of a fold. "
-                f"{chosen} was chosen by the validation people; the test people were used once."
-            )
+        n_people = counted(len(tested_people(record)), "person", "people")
+        unit, n_folds = fold_unit(record), counted(len(folds), "fold")
+        of = "people" if unit == "person" else f"{unit}s"
+        text += {
+            STRANGERS: f" It was tested in {n_folds} by {unit} ({n_people}), such that nobody "
+            + (
+                "was in more than one of the training, validation and test parts of a fold."
+                if unit == "person"
+                else f"who was tested was in another part of a fold; different {of} of one person "
+                "may be in its training and validation parts."
+            ),
+            "within subject": f" It was tested within subject, {n_people} each alone, in "
+            f"{n_folds} by {unit}, by what was learned from other {of} of the same person.",
+        }.get(
+            tested_on(task),
+            f" It was tested on people who were also learned from ({n_people}), in {n_folds} by "
+            f"{unit}: no {unit} was in more than one of the training, validation and test parts, "
+            "but people were, so that nothing follows for people whom a model does not know.",
+        )
+        text += f" {chosen} was chosen by the validation {of}; the test {of} were used once."
         if shots := record.get("shots"):
             kind = "in all" if task.get("kind") == "regression" else "of each class"
             text += (
@@ -99,7 +103,7 @@ def adaptation_text(run: Run, cite: Cite) -> str:
         seen = record.get("seen_in_pretraining") or ()
         text += f" Unlabelled recordings of {len(seen)} of them were in pretraining."
     regression = task.get("kind") == "regression"
-    alone = within_subject(task) and len(tested_people(record)) == 1
+    alone = tested_on(task) != STRANGERS and len(tested_people(record)) == 1
     scores = "correlations and root mean squared errors" if regression else "balanced accuracies"
     text += (
         f" Results are {scores} over all folds together, with 95% percentile intervals of a "
@@ -258,16 +262,45 @@ def evaluation_text(run: Run, cite: Cite) -> str:
     )
 
 
+_NO_STRANGERS = "nothing follows for people whom a model does not know"
+_ONE_PERSON = "intervals and swaps are over recordings where there is one person only"
 _SPLITS = {
     "k-fold": "Folds of {} are by person: nobody is in two parts of one.",
     "subject": "In each fold of {} one person was tested, and nobody is in two parts.",
     "site": "In each fold of {} one site was tested by what was learned at the others.",
     "fixed": "Whom to learn from and whom to test was given in advance for {}.",
+    "file name": "Whom to learn from and whom to test was said by the names of the files of {}.",
+    "file name, test separate": (
+        "Whom to test was said by the names of the files of {}; the others may be learned from by "
+        "some of their recordings and chosen by by others."
+    ),
+    "file name, shared": (
+        "The people of {} who were tested were also learned from, by other recordings, as the "
+        f"names of the files say; {_NO_STRANGERS}."
+    ),
+    "file name, each alone": (
+        "Within subject, each person of {} was tested by what was learned from other recordings of "
+        f"the same person, as the names of the files say; {_ONE_PERSON}."
+    ),
+    "trial, shared": (
+        "The people of {} who were tested were also learned from, by other trials of the same "
+        f"recordings; {_NO_STRANGERS}."
+    ),
+    "trial, each alone": (
+        "Within subject, each person of {} was tested by what was learned from other trials of the "
+        f"same recordings; {_ONE_PERSON}."
+    ),
     "recording within subject": (
         "Within subject, a fold of {} is a recording, tested by what was learned from others of "
-        "the same person; intervals and swaps are over recordings where there is one person only."
+        f"the same person; {_ONE_PERSON}."
     ),
 }
+
+
+def _split_of(task: Mapping[str, Any]) -> str:
+    split = mapping(task, "split")
+    people = split.get("people", "separate")
+    return str(split.get("by", "k-fold")) + (f", {people}" if people != "separate" else "")
 
 
 def _divisions(config: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
@@ -279,7 +312,7 @@ def _divisions(config: Mapping[str, Any], tasks: Mapping[str, Any]) -> str:
         named = [
             name
             for name in tasks
-            if name not in transfers and mapping(tasks, name, "split").get("by", "k-fold") == by
+            if name not in transfers and _split_of(mapping(tasks, name)) == by
         ]
         if named:
             text += f" {sentence.format(enumeration(named))}"

@@ -24,13 +24,14 @@ from berger.reports.folders import Part, Run, mapping
 from berger.reports.regression_figures import SCORES, looks_with_chance
 from berger.reports.scores import (
     EVERYBODY,
+    STRANGERS,
     UNSEEN,
-    WITHIN,
     bootstrap_over,
+    caveat,
     in_order,
+    marked,
     scores_of,
     tested_on,
-    within_subject,
 )
 
 MOST_PEOPLE = 200
@@ -42,8 +43,8 @@ def regression_section(part: Part) -> Section:
     run = part.run
     task = mapping(run.record, "task")
     lead = f"{str(task.get('title') or task.get('name')).rstrip('.')}. "
-    if within_subject(task):
-        lead += f"{WITHIN} "
+    if known := caveat(task):
+        lead += f"{known} "
     numbers: list[Number] = []
     try:
         everybody = scores_of(_results(run), EVERYBODY)
@@ -61,7 +62,7 @@ def regression_section(part: Part) -> Section:
                 f"{int(row['n_subjects']):,}",
                 "people tested",
                 f"{counted(int(row['n_windows']), 'window')}, each tested by a model that saw "
-                + ("other recordings of" if within_subject(task) else "no number of")
+                + ("no number of" if tested_on(task) == STRANGERS else "other numbers of")
                 + " that person",
             ),
         ]
@@ -107,7 +108,7 @@ def _scores(run: Run) -> Iterator[Block]:
     rows = [
         (
             model,
-            tested_on(people, within_subject(mapping(run.record, "task"))),
+            marked(people, mapping(run.record, "task")),
             f"{int(row['n_subjects']):,}",
             f"{int(row['n_windows']):,}",
             *(_with_interval(row, score) for score in SCORES),

@@ -25,10 +25,15 @@ BASELINES = (
     CHANCE,
 )
 EVERYBODY, UNSEEN = "all", "unseen in pretraining"
-WITHIN = (
-    "Within subject: each recording was tested by a model that had learned from others of the same "
-    "person, which says nothing of people whom a model does not know."
-)
+STRANGERS = "strangers"
+KNOWN_PEOPLE = {
+    "within subject": "Within subject: each person was tested by a model that had learned from "
+    "other recordings or trials of the same person, which says nothing of people whom a model does "
+    "not know.",
+    "people also learned from": "The people tested were also learned from, by other recordings or "
+    "trials, which says nothing of people whom a model does not know.",
+}
+"""What a result says and what not, where no strangers were tested."""
 
 
 def number(value: float) -> str:
@@ -64,17 +69,21 @@ def looks_of(models: Iterable[str]) -> dict[str, Look]:
     return looks(model for model in in_order(models) if model != CHANCE)
 
 
-def within_subject(task: Mapping[str, Any]) -> bool:
-    """Return whether a task, as a record describes it, tests people by models of their own."""
-    return mapping(task, "split").get("by") == "recording within subject"
+def tested_on(task: Mapping[str, Any]) -> str:
+    """Return whom a task, as a record describes it, tests: strangers, or whom of `KNOWN_PEOPLE`."""
+    within = mapping(task, "split").get("by") == "recording within subject"
+    # earlier runs say it by their split alone
+    return str(task.get("tested_on") or ("within subject" if within else STRANGERS))
 
 
-MARK_WITHIN = ", within subject"
+def marked(name: str, task: Mapping[str, Any]) -> str:
+    """Return what a table says of who was tested, or of a task."""
+    return name if tested_on(task) == STRANGERS else f"{name}, {tested_on(task)}"
 
 
-def tested_on(people: str, within: bool) -> str:
-    """Return what a table says of who was tested."""
-    return f"{people}{MARK_WITHIN}" if within else people
+def caveat(task: Mapping[str, Any]) -> str:
+    """Return what the results of a task do not say, where no strangers were tested."""
+    return KNOWN_PEOPLE.get(tested_on(task), "")
 
 
 def bootstrap_over(results: pd.DataFrame) -> str:

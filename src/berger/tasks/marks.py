@@ -35,12 +35,15 @@ class Mark(NamedTuple):
         None for what is left out.
     reason : str
         Why it is left out.
+    number : int
+        From 1, by onset, of those of a recording.
     """
 
     onset: float
     offset: float
     label: str | float | None
     reason: str = ""
+    number: int = 0
 
 
 @dataclass(frozen=True)

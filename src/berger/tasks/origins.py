@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,8 +55,35 @@ from berger.tasks.tables import (
 from berger.tasks.task import TaskConfig, recordings_of
 
 
+@dataclass(frozen=True)
+class Listed:
+    """Recordings whose labels are looked for.
+
+    Attributes
+    ----------
+    place : str
+        What to call them together in messages.
+    recordings : DataFrame
+        ``recording, subject, status, sfreq, n_times, offset_seconds, annotations, gaps,
+        participant``, as in `berger.corpus.Corpus.recordings`.
+    files : callable
+        Returns, by name, the files that may be theirs.
+    """
+
+    place: str
+    recordings: pd.DataFrame
+    files: Callable[[], dict[str, list[Path]]]
+
+
 def find_marks(task: TaskConfig, corpus: Corpus) -> Marks:
-    """Find the labels of a task in a corpus and beside its recordings.
+    """Find the labels of a task in a corpus and beside its recordings; as `marks_of`."""
+    layout = corpus.manifest.preprocessing.layout
+    files = lambda: places(recordings_of(task), layout)  # noqa: E731 - only where it is asked for
+    return marks_of(task, Listed(str(corpus.folder), corpus.recordings, files))
+
+
+def marks_of(task: TaskConfig, listed: Listed) -> Marks:
+    """Find the labels of a task in recordings and beside them.
 
     Raises
     ------
@@ -65,31 +93,31 @@ def find_marks(task: TaskConfig, corpus: Corpus) -> Marks:
     """
     labels = task.labels
     if isinstance(labels, FileNameLabels):
-        marks = _by_file_name(corpus, labels)
+        marks = _by_file_name(listed, labels)
     elif isinstance(labels, AnnotationLabels):
-        marks = _by_annotation(corpus, labels.classes)
+        marks = _by_annotation(listed, labels.classes)
     elif isinstance(labels, ParticipantLabels):
-        marks = _by_participant(task, corpus, labels)
+        marks = _by_participant(task, listed, labels)
     elif isinstance(labels, HypnogramLabels):
-        marks = _by_hypnogram(task, corpus, labels)
+        marks = _by_hypnogram(task, listed, labels)
     elif isinstance(labels, ReaderLabels):
-        marks = _by_reader(task, corpus, labels)
+        marks = _by_reader(task, listed, labels)
     elif labels.beside is not None:
-        marks = _by_tables_beside(task, corpus, labels)
+        marks = _by_tables_beside(task, listed, labels)
     else:
-        marks = _by_table(task, corpus, labels)
+        marks = _by_table(task, listed, labels)
     for several in marks.of.values():
         several.sort(key=lambda mark: mark[:2])
     return marks
 
 
-def _usable(corpus: Corpus) -> Iterator[Any]:
-    yield from corpus.recordings[corpus.recordings["status"] == "ok"].itertuples()
+def _usable(listed: Listed) -> Iterator[Any]:
+    yield from listed.recordings[listed.recordings["status"] == "ok"].itertuples()
 
 
-def _by_file_name(corpus: Corpus, labels: FileNameLabels) -> Marks:
+def _by_file_name(listed: Listed, labels: FileNameLabels) -> Marks:
     marks = Marks()
-    for row in _usable(corpus):
+    for row in _usable(listed):
         found = re.search(labels.pattern, row.recording)
         if found is None:
             marks.without[row.recording] = "its name does not fit labels.pattern"
@@ -101,9 +129,9 @@ def _by_file_name(corpus: Corpus, labels: FileNameLabels) -> Marks:
     return marks
 
 
-def _by_annotation(corpus: Corpus, classes: Classes) -> Marks:
+def _by_annotation(listed: Listed, classes: Classes) -> Marks:
     marks = Marks()
-    for row in _usable(corpus):
+    for row in _usable(listed):
         found = [
             Mark(
                 mark["onset"],
@@ -120,16 +148,16 @@ def _by_annotation(corpus: Corpus, classes: Classes) -> Marks:
     return marks
 
 
-def _by_participant(task: TaskConfig, corpus: Corpus, labels: ParticipantLabels) -> Marks:
+def _by_participant(task: TaskConfig, listed: Listed, labels: ParticipantLabels) -> Marks:
     marks = Marks()
     told = {
         row.recording: {pair["name"]: pair["value"] for pair in told_by(row.participant)}
-        for row in _usable(corpus)
+        for row in _usable(listed)
     }
     columns = {name for values in told.values() for name in values}
     if not columns:
         raise BergerError(
-            f"task {task.name}: {corpus.folder} knows of no participants.tsv; prepare a BIDS root "
+            f"task {task.name}: {listed.place} knows of no participants.tsv; prepare a BIDS root "
             "that has one, or take the labels from a table (`from: table`)."
         )
     if labels.column not in columns:
@@ -137,7 +165,7 @@ def _by_participant(task: TaskConfig, corpus: Corpus, labels: ParticipantLabels)
             f"task {task.name}: participants.tsv has no column {labels.column!r}, only "
             f"{', '.join(map(repr, sorted(columns)))}; correct labels.column."
         )
-    for row in _usable(corpus):
+    for row in _usable(listed):
         value = told[row.recording].get(labels.column)
         if value is None:
             without(marks, labels, row.recording, f"participants.tsv does not list {row.subject}")
@@ -147,14 +175,14 @@ def _by_participant(task: TaskConfig, corpus: Corpus, labels: ParticipantLabels)
     return marks
 
 
-def _by_table(task: TaskConfig, corpus: Corpus, labels: TableLabels) -> Marks:
+def _by_table(task: TaskConfig, listed: Listed, labels: TableLabels) -> Marks:
     assert labels.table is not None
     path = task.data_folder / labels.table
     key = labels.recording or labels.subject
     assert key is not None
     duration = labels.duration if isinstance(labels.duration, str) else None
     table = read_table(path, (key, labels.column, labels.onset, duration))
-    known = _names(corpus) if labels.recording else _subjects(corpus)
+    known = _names(listed) if labels.recording else _subjects(listed)
     rows_of: dict[str, list[int]] = {}
     for index, value in enumerate(table[key]):
         recordings = known.get(value, set())
@@ -166,13 +194,13 @@ def _by_table(task: TaskConfig, corpus: Corpus, labels: TableLabels) -> Marks:
         if not recordings and not labels.incomplete:
             raise BergerError(
                 f"{path}: {value!r} in line {index + 2} is no "
-                f"{'recording' if labels.recording else 'subject'} of {corpus.folder}; correct "
+                f"{'recording' if labels.recording else 'subject'} of {listed.place}; correct "
                 "the table, or set labels.incomplete: true to pass over such rows."
             )
         for recording in recordings:
             rows_of.setdefault(recording, []).append(index)
     marks = Marks()
-    for row in _usable(corpus):
+    for row in _usable(listed):
         rows = rows_of.get(row.recording, [])
         called = row.recording if labels.recording else row.subject
         if not rows:
@@ -191,10 +219,10 @@ def _by_table(task: TaskConfig, corpus: Corpus, labels: TableLabels) -> Marks:
     return marks
 
 
-def _names(corpus: Corpus) -> dict[str, set[str]]:
+def _names(listed: Listed) -> dict[str, set[str]]:
     """Return what a table may call a recording → recordings: its id or the end of that."""
     names: dict[str, set[str]] = {}
-    for recording in corpus.recordings["recording"]:
+    for recording in listed.recordings["recording"]:
         parts = PurePosixPath(recording).parts
         for first in range(len(parts)):
             end = "/".join(parts[first:])
@@ -203,27 +231,27 @@ def _names(corpus: Corpus) -> dict[str, set[str]]:
     return names
 
 
-def _subjects(corpus: Corpus) -> dict[str, set[str]]:
-    known = corpus.recordings.dropna(subset="subject")
+def _subjects(listed: Listed) -> dict[str, set[str]]:
+    known = listed.recordings.dropna(subset="subject")
     return {str(subject): set(rows["recording"]) for subject, rows in known.groupby("subject")}
 
 
-def _by_tables_beside(task: TaskConfig, corpus: Corpus, labels: TableLabels) -> Marks:
+def _by_tables_beside(task: TaskConfig, listed: Listed, labels: TableLabels) -> Marks:
     marks = Marks()
     duration = labels.duration if isinstance(labels.duration, str) else None
-    for row, _, path in _beside(task, corpus, labels, marks):
+    for row, _, path in _beside(task, listed, labels, marks):
         table = read_table(path, (labels.column, labels.onset, duration))
         _put_rows(marks, labels, row, table, path)
     return marks
 
 
 def _beside(
-    task: TaskConfig, corpus: Corpus, labels: TableLabels | HypnogramLabels, marks: Marks
+    task: TaskConfig, listed: Listed, labels: TableLabels | HypnogramLabels, marks: Marks
 ) -> Iterator[tuple[Any, Path, Path]]:
     """Yield each recording's row, file and the file beside it; note those without."""
     assert labels.beside is not None
-    found = places(recordings_of(task), corpus.manifest.preprocessing.layout)
-    for row in _usable(corpus):
+    found = listed.files()
+    for row in _usable(listed):
         own = place_of(row.recording, found)
         path = file_beside(own, labels.beside, labels.stem)
         if path is None:
@@ -248,12 +276,12 @@ def _put_rows(marks: Marks, labels: TableLabels, row: Any, table: pd.DataFrame, 
         put(marks, labels, row.recording, stretch, value, where)
 
 
-def _by_hypnogram(task: TaskConfig, corpus: Corpus, labels: HypnogramLabels) -> Marks:
+def _by_hypnogram(task: TaskConfig, listed: Listed, labels: HypnogramLabels) -> Marks:
     if labels.beside is None:
-        marks = _by_annotation(corpus, labels.classes)
+        marks = _by_annotation(listed, labels.classes)
     else:
         marks = Marks()
-        for row, own, path in _beside(task, corpus, labels, marks):
+        for row, own, path in _beside(task, listed, labels, marks):
             onsets, durations, stages = _stages(path, labels, own)
             if not stages:
                 without(marks, labels, row.recording, f"{path.name} beside it has no stage")
@@ -266,10 +294,10 @@ def _by_hypnogram(task: TaskConfig, corpus: Corpus, labels: HypnogramLabels) -> 
     return marks
 
 
-def _by_reader(task: TaskConfig, corpus: Corpus, labels: ReaderLabels) -> Marks:
+def _by_reader(task: TaskConfig, listed: Listed, labels: ReaderLabels) -> Marks:
     marks = Marks()
-    found = places(recordings_of(task), corpus.manifest.preprocessing.layout)
-    for row in _usable(corpus):
+    found = listed.files()
+    for row in _usable(listed):
         path = place_of(row.recording, found)
         annotations = [Annotation(**mark) for mark in told_by(row.annotations)]
         told = READERS[labels.reader](path, annotations)

@@ -21,6 +21,9 @@ LEAST: Final = {
 """The scores that Berger has as well, and the lowest value of each."""
 REGRESSION: Final = ("pearson", "r2", "rmse")
 
+Metric = Literal[
+    "balanced_accuracy", "auroc", "auprc", "kappa", "f1_weighted", "pearson", "r2", "rmse"
+]
 Words = Annotated[str, Field(min_length=1)]
 
 
@@ -43,9 +46,7 @@ class PublishedResult(Config):
     """
 
     model: Words
-    metric: Literal[
-        "balanced_accuracy", "auroc", "auprc", "kappa", "f1_weighted", "pearson", "r2", "rmse"
-    ]
+    metric: Metric
     value: FiniteFloat
     spread: Annotated[FiniteFloat, Field(ge=0)] | None = None
     split: Words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from glob import glob
 from importlib import resources
 from pathlib import Path
@@ -16,6 +16,7 @@ from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import LayoutConfig, species_name
 from berger.tasks.facts import Facts
+from berger.tasks.folds import folds
 from berger.tasks.labels import (
     FROM_THE_TOP,
     FileNameLabels,
@@ -26,7 +27,7 @@ from berger.tasks.labels import (
     TableLabels,
 )
 from berger.tasks.published_results import PublishedResult
-from berger.tasks.splits import Fold, KFold, RecordingWithinSubject, Split, folds
+from berger.tasks.splits import Fold, KFold, Split, TestedOn, may_draw_trials, tested_on
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Of a split or variant: what may stand behind @ and +."""
@@ -91,6 +92,8 @@ class TaskConfig(Config):
     bipolar : {"double banana", "tcp"} or tuple of pairs of str, optional
         In place of `channels`: make these differences of two electrodes and keep nothing else, as
         in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
+    reference : {"as recorded", "average"} or tuple of str, optional
+        In place of the model's own, as in `berger.preprocessing.PreprocessingConfig`.
     layout : LayoutConfig, optional
         What is where in recordings that do not say so themselves. Default: as the model was
         trained.
@@ -113,10 +116,10 @@ class TaskConfig(Config):
     upsample : bool
         Whether recordings of a lower rate than the model's are brought to it, which adds no
         frequencies; their own band must hold all below the model's low-pass.
-    split : KFold, LeaveOneSubjectOut, LeaveOneSiteOut, RecordingWithinSubject or FixedSplit
+    split : one of `berger.tasks.splits.AnySplit`
         Who is tested by a model that learned from whom.
     n_folds : int
-        Folds by person, of the split "k-fold".
+        Folds by person, of the split "k-fold" or of that among `splits`.
     splits : dict of str to split
         In place of `split`: those that are in use, by name, none of which is silently taken.
     split_name : str, optional
@@ -144,6 +147,7 @@ class TaskConfig(Config):
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
     bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
+    reference: Literal["as recorded", "average"] | tuple[str, ...] | None = None
     layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
@@ -194,9 +198,9 @@ class TaskConfig(Config):
         return tuple(sorted(self.classes, key=lambda name: rank[name.casefold()]))
 
     @property
-    def within_subject(self) -> bool:
-        """Whether people are tested by what was learned from themselves."""
-        return isinstance(self.split, RecordingWithinSubject)
+    def tested_on(self) -> TestedOn:
+        """Strangers, or people whom the tested model learned from."""
+        return tested_on(self.split)
 
     @property
     def data_folder(self) -> Path:
@@ -214,12 +218,18 @@ class TaskConfig(Config):
             )
         return self._data
 
+    @property
+    def has_data(self) -> bool:
+        """Whether its data folder is known and there."""
+        return self._data is not None and self._data.is_dir()
+
     def folds(
         self,
         subjects: Sequence[str],
         sites: Sequence[str | None],
         *,
         recordings: Sequence[str] = (),
+        trials: Collection[str] = (),
         validation_share: float,
         seed: int,
         n_folds: int | None = None,
@@ -231,7 +241,9 @@ class TaskConfig(Config):
         subjects, sites : sequence of str
             Of each recording that is used.
         recordings : sequence of str
-            Their ids, which a split within subjects needs.
+            Their ids, which splits of recordings or trials need.
+        trials : collection of str
+            What stands in the column ``trial`` of the task's windows, where there is one.
         validation_share : float
         seed : int
         n_folds : int, optional
@@ -253,6 +265,7 @@ class TaskConfig(Config):
             subjects,
             sites,
             recordings=recordings,
+            trials=trials,
             n_folds=n_folds or self.n_folds,
             validation_share=validation_share,
             seed=seed,
@@ -276,8 +289,12 @@ class TaskConfig(Config):
             self.channels is None or self.bipolar is None,
             "channels and bipolar exclude each other; remove one",
         )
-        if self.bipolar is not None:
-            PreprocessingConfig(bipolar=self.bipolar)  # says what is wrong with the pairs
+        # says what is wrong with pairs or reference
+        PreprocessingConfig(
+            bipolar=self.bipolar,
+            ch_names=self.channels,
+            reference=self.reference or "as recorded",
+        )
         return self
 
     @model_validator(mode="after")
@@ -350,19 +367,35 @@ class TaskConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _has_fitting_facts(self) -> Self:
+        for count in self.facts.windows:
+            _demand(
+                count.split in self.splits or (count.split is None and {*count.counts} == {"all"}),
+                f"facts.windows: {count.split!r} is none of the splits, of which the counts are",
+            )
+        for name in self.facts.labels:
+            _demand(name in self.classes, f"facts.labels: {name!r} is no class of labels.classes")
+        return self
+
+    @model_validator(mode="after")
     def _has_one_split(self) -> Self:
         _demand(
             not self.splits or self.split_name is not None or "split" not in self.model_fields_set,
             "split and splits exclude each other; remove one",
         )
         _demand(
-            isinstance(self.split, KFold) or "n_folds" not in self.model_fields_set,
+            any(isinstance(split, KFold) for split in (self.split, *self.splits.values()))
+            or "n_folds" not in self.model_fields_set,
             f"n_folds belongs to the split k-fold, not {self.split.by!r}; remove it",
         )
         _demand(
-            not (self.within_subject and isinstance(self.labels, ParticipantLabels)),
+            self.tested_on == "strangers" or not isinstance(self.labels, ParticipantLabels),
             "a person has one label in participants, so that nothing can be learned within a "
             "subject; split otherwise",
+        )
+        _demand(
+            self.background is None or not may_draw_trials(self.split),
+            "windows of a background lie in no trial; split otherwise, or remove background",
         )
         return self
 
@@ -498,6 +531,8 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     montage: dict[str, Any] = {"ch_names": task.channels or contract.ch_names}
     if task.bipolar is not None:  # in which any common reference cancels out
         montage = {"ch_names": None, "bipolar": task.bipolar, "reference": "as recorded"}
+    elif task.reference is not None:
+        montage |= {"bipolar": None, "reference": task.reference}
     return contract.model_copy(
         update=montage
         | {

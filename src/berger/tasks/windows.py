@@ -16,10 +16,14 @@ from berger.corpus import Corpus
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
+from berger.tasks.folds import FEWEST_RECORDINGS, too_few_recordings, trial_name
 from berger.tasks.marks import Mark
 from berger.tasks.origins import find_marks
-from berger.tasks.splits import FEWEST_RECORDINGS, RecordingWithinSubject, too_few_recordings
+from berger.tasks.splits import RecordingWithinSubject, TrialSplit, may_draw_trials
 from berger.tasks.task import TaskConfig
+
+BEYOND = "it reaches beyond the recording"
+"""Why a window is left out that published programs fill up."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,7 @@ class LabelledWindows:
     ----------
     table : DataFrame
         ``recording, subject, start`` (sample), ``label`` (class name, or number), by recording
-        and start.
+        and start; for splits that may be of trials also ``trial``, in which the window lies.
     left_out : DataFrame
         ``recording, n_windows, reason``: how many windows of a recording are not in `table` and
         why; 0 windows where a recording as a whole has no part in the task.
@@ -64,8 +68,9 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         recording: rows[["start", "stop"]].to_numpy()
         for recording, rows in corpus.stretches.groupby("recording")
     }
-    rows: list[tuple[str, str, int, str | float]] = []
+    rows: list[tuple[str, str, int, str | float | None, str]] = []
     left_out: list[tuple[str, int, str]] = []
+    lengths: dict[str, int] = {}
     for row in corpus.recordings.itertuples():
         if row.status != "ok":
             left_out.append((row.recording, 0, row.reason))
@@ -73,23 +78,19 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         if row.recording not in marks.of:
             left_out.append((row.recording, 0, marks.without[row.recording]))
             continue
-        own = marks.of[row.recording]
+        own = [mark._replace(number=n) for n, mark in enumerate(marks.of[row.recording], start=1)]
         usable = stretches.get(row.recording, np.empty((0, 2), np.int64))
-        n_times = count_samples(task.window_seconds, row.sfreq)
-        lost: Counter[str] = Counter()
-        for starts, mark in _candidates(task, row, own, n_times, lost):
-            if mark.label is None:
-                lost[mark.reason] += len(starts)
-                continue
-            for start, reason in zip(
-                starts.tolist(), _faults(starts, n_times, row.n_times, usable), strict=True
-            ):
-                if reason:
-                    lost[reason] += 1
-                else:
-                    rows.append((row.recording, row.subject, start, mark.label))
+        lengths[row.recording] = count_samples(task.window_seconds, row.sfreq)
+        kept, lost = cut_recording(task, row, own, usable)
+        rows += [
+            (row.recording, row.subject, start, mark.label, trial_name(row.recording, mark.number))
+            for start, mark in kept
+        ]
         left_out += [(row.recording, n, reason) for reason, n in sorted(lost.items())]
-    table = pd.DataFrame(rows, columns=["recording", "subject", "start", "label"])
+    table = pd.DataFrame(rows, columns=["recording", "subject", "start", "label", "trial"])
+    table = table.sort_values(["recording", "start"], ignore_index=True)
+    if not may_draw_trials(task.split) or _trials_overlap(task, table, lengths):
+        table = table.drop(columns="trial")
     if isinstance(task.split, RecordingWithinSubject) and task.split.incomplete:
         table, lone = _with_enough_recordings(task, table)
         left_out += lone
@@ -97,9 +98,52 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         corpus.windows(task.window_seconds)  # says so if windows of this length do not exist
     _check_labels(task, table)
     return LabelledWindows(
-        table.sort_values(["recording", "start"], ignore_index=True),
+        table.reset_index(drop=True),
         pd.DataFrame(left_out, columns=["recording", "n_windows", "reason"]),
     )
+
+
+def cut_recording(
+    task: TaskConfig, row: Any, marks: list[Mark], usable: npt.NDArray[np.int64]
+) -> tuple[list[tuple[int, Mark]], Counter[str]]:
+    """Cut one recording into the windows of a task.
+
+    Parameters
+    ----------
+    task : TaskConfig
+    row : named tuple
+        With its ``recording, sfreq, n_times``.
+    marks : list of Mark
+    usable : ndarray of int, shape (n_stretches, 2)
+        First and last sample (exclusive) of what can be used.
+
+    Returns
+    -------
+    windows : list of (int, Mark)
+        First sample, and what has its label.
+    left_out : Counter
+        Why how many windows are not among them.
+
+    Raises
+    ------
+    BergerError
+        If labels contradict each other, or a window is no whole number of samples.
+    """
+    n_times = count_samples(task.window_seconds, row.sfreq)
+    windows: list[tuple[int, Mark]] = []
+    lost: Counter[str] = Counter()
+    for starts, mark in _candidates(task, row, marks, n_times, lost):
+        if mark.label is None:
+            lost[mark.reason] += len(starts)
+            continue
+        for start, reason in zip(
+            starts.tolist(), _faults(starts, n_times, row.n_times, usable), strict=True
+        ):
+            if reason:
+                lost[reason] += 1
+            else:
+                windows.append((start, mark))
+    return windows, lost
 
 
 def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
@@ -108,6 +152,12 @@ def _check_channels(task: TaskConfig, corpus: Corpus) -> None:
         raise BergerError(
             f"{corpus.folder}: was not prepared with the bipolar channels that task {task.name} "
             "asks for; prepare the recordings with `bipolar` of the task."
+        )
+    reference = corpus.manifest.preprocessing.reference
+    if task.reference is not None and task.reference != reference:
+        raise BergerError(
+            f"{corpus.folder}: was prepared with another reference than task {task.name} asks for; "
+            "prepare the recordings with `reference` of the task."
         )
     kept = corpus.manifest.preprocessing.ch_names
     if task.channels is not None and task.channels != kept:
@@ -195,7 +245,7 @@ def _faults(
     inside[last >= 0] = stops[last >= 0] <= usable[last[last >= 0], 1]
     beyond = (starts < 0) | (stops > n_recorded)
     return [
-        "" if fits else "it reaches beyond the recording" if out else "it is not wholly usable"
+        "" if fits else BEYOND if out else "it is not wholly usable"
         for fits, out in zip(inside.tolist(), beyond.tolist(), strict=True)
     ]
 
@@ -221,6 +271,28 @@ def _check_events(row: Any, starts: list[int], marks: list[Mark]) -> None:
                 f"{row.recording}: two labelled events ({seen[start].label} and {mark.label}) lie "
                 f"at {mark.onset:g} s, so that their window would count twice; leave one out."
             )
+
+
+def _trials_overlap(task: TaskConfig, table: pd.DataFrame, lengths: dict[str, int]) -> bool:
+    """Return whether windows of different trials overlap; a split by trial is refused then.
+
+    Two of the same length overlap only if the later one, or one between them, overlaps the one
+    before it.
+    """
+    after = table.shift(-1)
+    overlap = (
+        (table["recording"] == after["recording"])
+        & (table["trial"] != after["trial"])
+        & (after["start"] - table["start"] < table["recording"].map(lengths))
+    )
+    if isinstance(task.split, TrialSplit) and overlap.any():
+        place = int(overlap.argmax())
+        one, other = table["trial"][place], after["trial"][place]
+        raise BergerError(
+            f"task {task.name}: windows of the trials {one} and {other} overlap, so that they "
+            "would be on two sides of a split by trial; take shorter windows, or split otherwise."
+        )
+    return bool(overlap.any())
 
 
 def _with_enough_recordings(

@@ -99,7 +99,7 @@ def test_the_imagination_alone(folder: Path, corpus: Corpus) -> None:
 
 
 def test_all_three_files_of_a_person_are_one_person(folder: Path, corpus: Corpus) -> None:
-    task = load_task("bcic2020-3", folder)
+    task = load_task("bcic2020-3@k-fold", folder)
     rows = corpus.recordings
     folds = task.folds(
         rows["subject"].tolist(), rows["site"].tolist(), validation_share=0.3, seed=0, n_folds=4
