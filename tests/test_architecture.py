@@ -31,6 +31,7 @@ ROOMS = [
     "objectives",
     "training",
     "importing",
+    "watching",
     "pretraining",
     "assembling",
     "adaptation",
@@ -44,6 +45,7 @@ ROOMS = [
     "overrides",
     "options",
     "telling",
+    "data_commands",
     "cli",
 ]
 
@@ -56,7 +58,7 @@ ONLY_IN = {
     "dask": {"corpus/executors.py"},
     "distributed": {"corpus/executors.py"},
     "safetensors": {"checkpoints"},
-    "lightning_fabric": {"training/loop.py"},
+    "lightning_fabric": {"training/loop.py", "training/devices.py"},
     "sklearn": {"evaluation", "interop"},
     "pyriemann": {"evaluation"},
     "braindecode": {"evaluation/networks.py"},
@@ -66,7 +68,7 @@ ONLY_IN = {
     "onnxscript": {"interop/onnx.py"},
     "jinja2": {"reports"},
     "matplotlib": {"reports"},
-    "cyclopts": {"cli", "options"},
+    "cyclopts": {"cli", "data_commands", "options"},
     "requests": {"fetching"},
     "urllib3": {"fetching"},
 }

@@ -41,9 +41,6 @@ from berger.pretraining import (
     expert_seed,
     fresh_objective,
     pretrain,
-    restoration_errors,
-    validation_losses,
-    window_errors,
     windows_mark,
 )
 from berger.reports import build_report
@@ -52,6 +49,7 @@ from berger.spectral import BANDS, band_powers
 from berger.tasks import load_task
 from berger.training.log import read_log
 from berger.training.state import STATE_FILE
+from berger.watching import restoration_errors, validation_losses, window_errors
 
 SIGNALS = ["masked input", "restored", "fine branch", "coarse branch", "untrained network"]
 PREPROCESSING = PreprocessingConfig(sfreq=100, highpass=1, lowpass=40, max_amplitude=None)
@@ -61,6 +59,10 @@ Settings = Callable[..., PretrainingConfig]
 def record_of(run: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run / "run.json").read_text())
     return content
+
+
+def looking(config: PretrainingConfig) -> dict[str, int]:
+    return {"batch_size": config.training.batch_size, "seed": config.seed}
 
 
 # what a run leaves
@@ -343,7 +345,7 @@ def errors_with(
     if unmasked:
         objective.mask = lambda clean, generator: (clean, clean)  # type: ignore[method-assign]
     windows = open_corpus(corpus).windows(4).take(np.arange(0, 24, 3))
-    return restoration_errors(window_errors(objective, windows, config))
+    return restoration_errors(window_errors(objective, windows, **looking(config)))
 
 
 @pytest.mark.parametrize(("factor", "error"), [(0.0, 1.0), (1.0, 0.0), (0.5, 0.25), (-1.0, 4.0)])
@@ -404,10 +406,13 @@ def test_looking_does_not_change_what_is_learned(
     objective = Restoration(SpecHiNet(config.model), config.objective).eval()
     windows = open_corpus(tiny_corpus).windows(4).take(np.arange(7))
     before = torch.get_rng_state()
-    first, second = (validation_losses(objective, windows, config) for _ in range(2))
+    first, second = (validation_losses(objective, windows, **looking(config)) for _ in range(2))
     assert first == second
     assert torch.equal(before, torch.get_rng_state())
-    alone = [validation_losses(objective, windows.take(np.array([i])), config) for i in range(2)]
+    alone = [
+        validation_losses(objective, windows.take(np.array([i])), **looking(config))
+        for i in range(2)
+    ]
     assert alone[0] != alone[1]
 
 
@@ -419,7 +424,7 @@ def test_the_example_is_the_window_with_the_median_error(
     assert isinstance(model, SpecHiNet)
     validation = corpus.windows(4, subjects=record_of(tiny_run)["subjects"]["validation"])
     watched = validation.take(np.linspace(0, len(validation) - 1, 6).round().astype(int))
-    errors = window_errors(Restoration(model, config.objective), watched, config)
+    errors = window_errors(Restoration(model, config.objective), watched, **looking(config))
     sums = errors[errors["signal"] == "restored"].groupby("window")[["error", "power"]].sum()
     ordered = (sums["error"] / sums["power"]).sort_values().index
     with np.load(tiny_run / "example.npz") as example:
@@ -440,10 +445,10 @@ def test_an_interrupted_run_ends_alike(
 ) -> None:
     out, looks = tmp_path / "run", iter("ab")
 
-    def interrupted(*arguments: Any) -> dict[str, float]:
+    def interrupted(*arguments: Any, **how: Any) -> dict[str, float]:
         if next(looks) == "b":
             raise KeyboardInterrupt
-        return validation_losses(*arguments)
+        return validation_losses(*arguments, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "validation_losses", interrupted)
@@ -724,10 +729,10 @@ def test_an_interrupted_composed_run_ends_alike(
     """The momentum copy goes on from where it was."""
     config, out, looks = composed(composed_run.name), tmp_path / "run", iter("ab")
 
-    def interrupted(*arguments: Any) -> dict[str, float]:
+    def interrupted(*arguments: Any, **how: Any) -> dict[str, float]:
         if next(looks) == "b":
             raise KeyboardInterrupt
-        return validation_losses(*arguments)
+        return validation_losses(*arguments, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "validation_losses", interrupted)
@@ -948,7 +953,7 @@ def test_what_a_batch_has_no_value_of_does_not_count_for_it(tiny_corpus: Path) -
     looks = [objective(batch, generator) for batch in windows.batches(4)]
     found = [look["anchor_unseen"].item() for look in looks if "anchor_unseen" in look]
     assert 0 < len(found) < len(looks) == 3
-    losses = validation_losses(objective, windows, config)
+    losses = validation_losses(objective, windows, **looking(config))
     assert losses["anchor_unseen"] == pytest.approx(np.mean(found))
     assert losses["anchor"] == pytest.approx(np.mean([look["anchor"].item() for look in looks]))
 

@@ -36,8 +36,10 @@ from berger.pretraining import (
     pretrain,
     windows_mark,
 )
+from berger.training.devices import Strategy, is_first, wait_for_all
 from berger.training.log import run_record
-from berger.training.state import STATE_FILE
+from berger.training.sinks import SinkName
+from berger.training.state import has_state
 
 SEEN = ("subjects", "training_files", "training_contents")
 """Whom a checkpoint has seen; experts of one division have seen the same people."""
@@ -53,14 +55,17 @@ def pretrain_experts(
     subjects: Sequence[str] | None = None,
     resume: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    strategy: Strategy = "ddp",
     workers: int = 0,
     quiet: bool = False,
+    profile: bool = False,
+    log_to: Sequence[SinkName] = (),
 ) -> Path:
     """Pretrain all experts of a configuration in turn, and assemble them.
 
     Parameters
     ----------
-    config, corpus_folder, subjects, device, workers, quiet
+    config, corpus_folder, subjects, device, strategy, workers, quiet, profile, log_to
         As in `berger.pretraining.pretrain`.
     out : Path
         ``expert-0/``, ``expert-1/``, … are runs like any other; ``checkpoint/`` is the SpecMoE.
@@ -77,7 +82,8 @@ def pretrain_experts(
     BergerError
         As `pretrain` and `assemble` do.
     """
-    claim(out, config, resume)
+    if is_first():
+        claim(out, config, resume)
     corpus = open_corpus(corpus_folder).manifest.id
     runs = [out / f"expert-{number}" for number in range(config.experts)]
     for run in runs:
@@ -94,15 +100,20 @@ def pretrain_experts(
                 run,
                 expert=number,
                 subjects=subjects,
-                resume=(run / STATE_FILE).is_file(),
+                resume=has_state(run),
                 device=device,
+                strategy=strategy,
                 workers=workers,
                 quiet=quiet,
+                profile=profile,
+                log_to=log_to,
             )
     checkpoint = out / "checkpoint"
-    if not checkpoint.is_dir():
-        assemble(runs, checkpoint, config.seed)
-    write_json(out / RECORD_FILE, load_checkpoint(checkpoint).provenance)
+    if is_first():
+        if not checkpoint.is_dir():
+            assemble(runs, checkpoint, config.seed)
+        write_json(out / RECORD_FILE, load_checkpoint(checkpoint).provenance)
+    wait_for_all()
     return checkpoint
 
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-import yaml
 from cyclopts import App, CycloptsError, Parameter, validators
 
-from berger import __version__, telling
-from berger.configuration import Config, load_config
-from berger.errors import BergerError
-from berger.options import Common, Overrides, hint, refuse_addresses
+from berger import __version__, data_commands, telling
+from berger.configuration import load_config
+from berger.errors import BergerError, StoppedError
+from berger.options import Common, Overrides, hint, print_config_of, refuse_addresses
 from berger.overrides import take_overrides
 
 app = App(
@@ -23,7 +22,11 @@ app = App(
     version=__version__,
     help="EEG foundation models, from raw files to honest numbers.",
 )
+for command in (data_commands.fetch, data_commands.tasks, data_commands.prepare):
+    app.command(command)
 corpus_app = App(name="corpus", help="Look into a corpus.")
+corpus_app.command(data_commands.info)
+corpus_app.command(data_commands.verify)
 app.command(corpus_app)
 
 NOT_OUR_FAULT = (
@@ -55,101 +58,6 @@ def demo(*, out: Path, common: Common = Common()) -> None:
 
 
 @app.command
-def prepare(
-    *paths: Path,
-    out: Path,
-    config: str | None = None,
-    exclude: Annotated[tuple[str, ...], Parameter(consume_multiple=True)] = (),
-    executor: Literal["processes", "dask"] = "processes",
-    scheduler: str | None = None,
-    check_sources: bool = False,
-    print_config: bool = False,
-    common: Common = Common(),
-    overrides: Overrides = None,
-) -> None:
-    """Turn raw files or folders of them into a corpus; running it again continues.
-
-    Parameters
-    ----------
-    paths
-        Recordings, or folders that are searched for them.
-    out
-        The corpus' folder.
-    config
-        YAML file or name of a shipped configuration; see `berger configs`. Every field can also
-        be given by itself, e.g. --notch 50.
-    exclude
-        Leave out all recordings of the people whom tasks are tested on, e.g. TUAB's by
-        tuab=FOLDER with its files, tuev=LIST.txt with a person a line, or tuev=unknown.
-    check_sources
-        Read every file that is in the corpus already and compare its content. Otherwise that is
-        done where size or time of change tell that it may be another.
-    executor
-        Where: in processes of this machine (--workers), or on a dask cluster (--scheduler).
-    scheduler
-        Of the cluster, tcp://HOST:PORT. Its workers must see PATHS and OUT under the same absolute
-        paths, and take one task at a time: dask worker --nthreads 1 tcp://HOST:PORT.
-    print_config
-        Show what would be done, and stop.
-    """
-    from berger.corpus import prepare as prepare_corpus
-    from berger.preprocessing import PreprocessingConfig
-    from berger.tasks.exclusion import exclusions
-
-    settings = load_config(PreprocessingConfig, config, overrides)
-    if print_config:
-        return _print_config(settings)
-    if not paths:
-        raise BergerError("prepare: no recordings given; name files or folders before --out.")
-    if executor == "dask" and common.workers is not None:
-        raise BergerError("--workers: a cluster has as many workers as it has; leave it out.")
-    summary = prepare_corpus(
-        list(paths),
-        out,
-        settings,
-        exclude=exclusions(exclude, paths, settings, common.say),
-        workers=common.n_processes,
-        executor=executor,
-        scheduler=scheduler,
-        progress=not common.quiet,
-        check_sources=check_sources,
-    )
-    telling.tell_failures([failure.reason for failure in summary.failures])
-    telling.tell_doubts(summary)
-    common.say(str(summary))
-
-
-@corpus_app.command
-def info(corpus: str, *, common: Common = Common()) -> None:
-    """Say what is in a corpus.
-
-    Parameters
-    ----------
-    corpus
-        Its folder or address, e.g. https://… or s3://…
-    """
-    from berger.corpus import open_corpus
-
-    print(telling.describe_corpus(open_corpus(corpus)))
-
-
-@corpus_app.command
-def verify(corpus: str, *, common: Common = Common()) -> None:
-    """Check that every byte of a corpus is as written.
-
-    Parameters
-    ----------
-    corpus
-        Its folder or address, e.g. https://… or s3://…
-    """
-    from berger.corpus import verify_corpus
-
-    if problems := verify_corpus(corpus, progress=not common.quiet):
-        raise BergerError("\n".join(problems))
-    common.say(f"{corpus}: every byte is as written.")
-
-
-@app.command
 def pretrain(
     config: str,
     *,
@@ -157,6 +65,11 @@ def pretrain(
     out: Path,
     expert: Annotated[int | None, Parameter(validator=validators.Number(gte=0))] = None,
     resume: bool = False,
+    strategy: Literal["ddp", "fsdp"] = "ddp",
+    profile: bool = False,
+    log_to: Annotated[
+        tuple[Literal["tensorboard", "wandb"], ...], Parameter(consume_multiple=True)
+    ] = (),
     print_config: bool = False,
     common: Common = Common(),
     overrides: Overrides = None,
@@ -164,7 +77,8 @@ def pretrain(
     """Pretrain a model on a corpus without labels; ends with OUT/checkpoint.
 
     A configuration of several experts trains them in turn in OUT/expert-0, OUT/expert-1, ... and
-    assembles them; --expert trains one of them in OUT, for example on another machine.
+    assembles them; --expert trains one of them in OUT, for example on another machine. Started by
+    torchrun or srun, one process for each device, it trains on all of them.
 
     Parameters
     ----------
@@ -178,28 +92,40 @@ def pretrain(
     expert
         Train this one of the configuration's experts, counted from 0, and no other.
     resume
-        Continue the run in OUT.
+        Continue the run in OUT, which ends as if it had never been interrupted. To begin a new run
+        with the weights of another: --start_from CHECKPOINT.
+    strategy
+        On several devices: the whole model on each (ddp), or a part of it (fsdp).
+    profile
+        Write OUT/trace.json, what a few steps spent their time on, for Chrome or Perfetto.
+    log_to
+        Where the log's numbers go besides OUT/log.jsonl: tensorboard, wandb.
     print_config
         Show what would run, and stop.
     """
     from berger.assembling import pretrain_experts
     from berger.pretraining import PretrainingConfig
     from berger.pretraining import pretrain as run
+    from berger.training.devices import is_first
 
     settings = load_config(PretrainingConfig, config, _with_seed(overrides, common))
     if print_config:
-        return _print_config(settings)
+        return print_config_of(settings)
     how: dict[str, Any] = {
         "resume": resume,
         "device": common.device,
         "workers": common.workers or 0,
         "quiet": common.quiet,
+        "strategy": strategy,
+        "profile": profile,
+        "log_to": log_to,
     }
     if settings.experts > 1 and expert is None:
         checkpoint = pretrain_experts(settings, corpus, out, **how)
     else:
         checkpoint = run(settings, corpus, out, expert=expert, **how)
-    common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
+    if is_first():
+        common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
 
 
 @app.command
@@ -309,7 +235,7 @@ def adapt(
 
     settings = load_config(AdaptationConfig, config, _with_seed(overrides, common))
     if print_config:
-        return _print_config(settings)
+        return print_config_of(settings)
     described = load_task(task, data)
     telling.tell_parts({} if corpus else {task: data})
     results = run(
@@ -359,7 +285,7 @@ def evaluate(
     seeds = {} if common.seed is None else {"seeds": [common.seed]}
     settings = load_config(EvaluationConfig, config, {**(overrides or {}), **seeds})
     if print_config:
-        return _print_config(settings)
+        return print_config_of(settings)
     telling.tell_parts(
         {task.task or name: task.data for name, task in settings.tasks.items() if not task.corpus}
     )
@@ -480,73 +406,6 @@ def models(*, common: Common = Common()) -> None:
 
 
 @app.command
-def tasks(name: str | None = None, *, data: Path | None = None, common: Common = Common()) -> None:
-    """List the labelled data sets that Berger knows; tell all of one, and compare a folder.
-
-    Parameters
-    ----------
-    name
-        Tell all facts of this one; or a YAML file of your own.
-    data
-        Compare this folder with them, by headers and labels alone; default: $BERGER_DATA/NAME, if
-        it is there. The exit status is 2 if anything differs.
-    """
-    if name is None:
-        return print(telling.describe_tasks())
-    telling.show_task(name, data, quiet=common.quiet)
-
-
-@app.command
-def fetch(
-    name: str,
-    *,
-    out: Path | None = None,
-    subjects: str | None = None,
-    mirror: str | None = None,
-    dry_run: bool = False,
-    common: Common = Common(),
-) -> None:
-    """Fetch a freely downloadable data set as it is distributed; running it again continues.
-
-    Parameters
-    ----------
-    name
-        From `berger tasks`. Of a data set behind an agreement it says where to apply.
-    out
-        The data set's folder; default: $BERGER_DATA/NAME.
-    subjects
-        Only these people, separated by commas, as they are called there.
-    mirror
-        Address of a folder with the same content, e.g.
-        https://physionet-open.s3.amazonaws.com/eegmat/1.0.0
-    dry_run
-        Say how much it is, and stop.
-    """
-    from berger.fetching import AT_ONCE, place_of
-    from berger.fetching import fetch as run
-    from berger.tasks import load_task
-
-    task = load_task(name)
-    fetched = run(
-        task,
-        place_of(task, out),
-        subjects=[] if subjects is None else [person.strip() for person in subjects.split(",")],
-        mirror=mirror,
-        at_once=common.workers or AT_ONCE,
-        dry_run=dry_run,
-        progress=not common.quiet,
-        tell=common.say,
-    )
-    telling.tell_failures([f"{row.file}: {row.reason}" for row in fetched.failed])
-    common.say(str(fetched))
-    if fetched.failed:
-        raise BergerError(
-            f"{len(fetched.failed)} of {len(fetched.rows)} files are missing; the same command "
-            "tries again."
-        )
-
-
-@app.command
 def configs(*, common: Common = Common()) -> None:
     """List the configurations that are shipped with Berger."""
     print(telling.describe_configs())
@@ -566,6 +425,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         command(*bound.args, **bound.kwargs)
     except BergerError as error:
         _refuse(str(error))
+    except StoppedError as error:
+        print(f"berger: {error.message}", file=sys.stderr)
+        sys.exit(error.EXIT_STATUS)
     except CycloptsError as error:
         _refuse(f"{error}{hint(error, given)}")
     except OSError as error:
@@ -589,8 +451,3 @@ def _refuse(reason: str) -> NoReturn:
 def _with_seed(overrides: dict[str, Any] | None, common: Common) -> dict[str, Any]:
     seed = {} if common.seed is None else {"seed": common.seed}
     return {**(overrides or {}), **seed}
-
-
-def _print_config(config: Config) -> None:
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    print(content, end="")

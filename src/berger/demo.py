@@ -15,7 +15,7 @@ from berger.pretraining import CONFIG_FILE, RECORD_FILE, PretrainingConfig, pret
 from berger.reports import build_report
 from berger.simulation import simulate_dataset
 from berger.tasks import find_data, load_task
-from berger.training.state import STATE_FILE
+from berger.training.state import has_state
 
 TASK = """\
 # Eyes open against eyes closed, labelled by the annotations in the simulated files. A task of your
@@ -75,7 +75,7 @@ def run_demo(
     run = out / "pretrain"
     config = load_config(PretrainingConfig, "spechinet-demo", {"seed": seed})
     if not (run / RECORD_FILE).is_file():
-        resume = (run / STATE_FILE).is_file()
+        resume = has_state(run)
         pretrain(config, corpus, run, resume=resume, device=device, quiet=quiet)
     elif changed := differences(load_config(PretrainingConfig, run / CONFIG_FILE), config):
         raise BergerError(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from cyclopts import CycloptsError, Parameter, UnknownOptionError, validators
 
-from berger.configuration import field_names
+from berger.configuration import Config, field_names
 from berger.errors import BergerError
 from berger.overrides import schema_of
 
@@ -71,3 +72,9 @@ def hint(error: CycloptsError, given: list[str]) -> str:
     wrong = (error.token.keyword or error.token.value).removeprefix("--").replace("-", "_")
     near = difflib.get_close_matches(wrong, list(field_names(schema)), n=1)
     return f" Did you mean --{near[0]}?" if near else ""
+
+
+def print_config_of(config: Config) -> None:
+    """Print a configuration as the YAML file that it could be read from."""
+    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    print(content, end="")

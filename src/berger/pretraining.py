@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -34,20 +34,17 @@ from berger.models import (
 from berger.models.encoders import build_encoder
 from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
 from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
-from berger.objectives.invariance import invariance
 from berger.objectives.restoration import Restoration, RestorationConfig
-from berger.spectral import band_powers
 from berger.training.devices import Strategy, is_first, wait_for_all, world
 from berger.training.energy import EnergyMeter
 from berger.training.log import run_record
 from berger.training.loop import TrainingConfig, fit
 from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import STATE_FILE, has_state, read_state
+from berger.watching import look, look_at_invariance, validation_losses
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
-RESTORATION_FILE, EXAMPLE_FILE = "restoration.parquet", "example.npz"
 PART_FILE = "part.parquet"
-INVARIANCE_FILE = "invariance.parquet"
 DIVISION = "windows, shuffled"
 """How windows are divided among experts; stands in every expert's provenance."""
 
@@ -254,6 +251,7 @@ def pretrain(
 
     meter = EnergyMeter()
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
+    how = {"batch_size": config.training.batch_size, "seed": config.seed}
     fitted = fit(
         objective,
         train,
@@ -267,7 +265,7 @@ def pretrain(
         quiet=quiet,
         profile=profile,
         sinks=sinks,
-        validate=lambda: validation_losses(objective, watched, config),
+        validate=lambda: validation_losses(objective, watched, **how),
     )
     if not is_first():
         wait_for_all()
@@ -329,15 +327,14 @@ def pretrain(
             train.table[["recording", "start"]].to_parquet(temporary, index=False)
     model.save_checkpoint(out / "checkpoint", record)
 
+    untrained = fresh_objective(config, contract, seed)
     if isinstance(objective, Restoration):
-        untrained = fresh_objective(config, contract, seed)
         assert isinstance(untrained, Restoration)
         offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
-        _look(objective, untrained.to(objective.device).eval(), watched, offsets, config, out)
-    if isinstance(objective, DualAlignment):
-        _look_at_invariance(
-            objective, fresh_objective(config, contract, seed), watched, config, out
-        )
+        look(objective, untrained.to(place).eval(), watched, offsets, out, **how)
+    else:
+        assert isinstance(untrained, DualAlignment)
+        look_at_invariance(objective, untrained, watched, out, **how)
     write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
     wait_for_all()
     return out / "checkpoint"
@@ -501,3 +498,8 @@ def file_marks(recordings: pd.DataFrame) -> list[str]:
 def file_contents(recordings: pd.DataFrame) -> list[str | None]:
     """Return the first 16 digits of the SHA-256 of each recording's file, None if not known."""
     return [sha[:16] if isinstance(sha, str) else None for sha in recordings["source_sha256"]]
+
+
+def _evenly(n_windows: int, at_most: int) -> np.ndarray[Any, Any]:
+    """Indices of at most `at_most` windows, evenly spaced."""
+    return np.linspace(0, n_windows - 1, min(at_most, n_windows)).round().astype(int)

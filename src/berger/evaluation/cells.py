@@ -42,7 +42,7 @@ from berger.models.device import Device, compute_device
 from berger.models.encoders import build_encoder
 from berger.pretraining import CONFIG_FILE, pretrain
 from berger.tasks.splits import PARTS
-from berger.training.state import STATE_FILE
+from berger.training.state import has_state
 
 CELL_FILE: Final = "cell.json"
 RUNNING: Final = ".running"
@@ -79,13 +79,13 @@ def pretrain_for(piece: Piece) -> tuple[Piece, str]:
         corpora = plan.corpora_of(cell)
         _check_people(plan, cell, task_windows(plan.out, cell.task, corpora))
         several = source.pretraining.experts > 1
-        train, begun = (pretrain_experts, CONFIG_FILE) if several else (pretrain, STATE_FILE)
+        train = pretrain_experts if several else pretrain
         train(
             source.pretraining.model_copy(update={"seed": cell.seed}),
             corpora[0],  # of a transfer: of the task that is learned
             folder,
             subjects=own_names(plan.config.transfer(cell.task), plan.fold_of(cell).train),
-            resume=(folder / begun).is_file(),
+            resume=(folder / CONFIG_FILE).is_file() if several else has_state(folder),
             device=piece.device,
             quiet=True,
         )

@@ -54,7 +54,7 @@ from berger.preprocessing import PreprocessingConfig
 from berger.pretraining import CONFIG_FILE, RECORD_FILE
 from berger.tasks import TaskConfig, cut_windows, preparation
 from berger.training.log import JsonLinesLog, run_record
-from berger.training.state import STATE_FILE
+from berger.training.state import has_state
 
 PREDICTIONS_FILE, RESULTS_FILE = "predictions.parquet", "results.parquet"
 PROBE: Final = "frozen probe"
@@ -348,7 +348,7 @@ def adapt(
         If checkpoint, task and recordings do not fit together, or `out` holds another run.
     """
     began, record = time.monotonic(), run_record()
-    if (out / RECORD_FILE).exists() or (out / STATE_FILE).exists():
+    if (out / RECORD_FILE).exists() or has_state(out):
         raise BergerError(f"{out}: holds a run already; choose another folder.")
     check_installed(config.baselines)
     if config.low_rank is not None:
