@@ -58,7 +58,7 @@ ONLY_IN = {
     "dask": {"corpus/executors.py"},
     "distributed": {"corpus/executors.py"},
     "safetensors": {"checkpoints"},
-    "lightning_fabric": {"training/loop.py", "training/devices.py"},
+    "lightning_fabric": {"training/loop.py", "training/run.py", "training/devices.py"},
     "sklearn": {"evaluation", "interop"},
     "pyriemann": {"evaluation"},
     "braindecode": {"evaluation/networks.py"},

@@ -409,10 +409,8 @@ def test_looking_does_not_change_what_is_learned(
     first, second = (validation_losses(objective, windows, **looking(config)) for _ in range(2))
     assert first == second
     assert torch.equal(before, torch.get_rng_state())
-    alone = [
-        validation_losses(objective, windows.take(np.array([i])), **looking(config))
-        for i in range(2)
-    ]
+    each = [windows.take(np.array([number])) for number in range(2)]
+    alone = [validation_losses(objective, one, **looking(config)) for one in each]
     assert alone[0] != alone[1]
 
 

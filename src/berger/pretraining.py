@@ -38,7 +38,8 @@ from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import Strategy, is_first, wait_for_all, world
 from berger.training.energy import EnergyMeter
 from berger.training.log import run_record
-from berger.training.loop import TrainingConfig, fit
+from berger.training.loop import fit
+from berger.training.run import TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import STATE_FILE, has_state, read_state
 from berger.watching import look, look_at_invariance, validation_losses

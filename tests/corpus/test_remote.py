@@ -24,7 +24,8 @@ import berger.corpus
 from berger import cli
 from berger.corpus import Corpus, WindowSampler, collate, open_corpus, remote, verify_corpus
 from berger.errors import BergerError
-from berger.training.loop import TrainingConfig, fit
+from berger.training.loop import fit
+from berger.training.run import TrainingConfig
 
 SHARD = "shard-00000.npy"
 

@@ -22,8 +22,9 @@ from berger.models import (
 from berger.models.encoders import Restorer
 from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
-from berger.training.loop import TrainingConfig, fit
+from berger.training.loop import fit
 from berger.training.optim import OptimizerConfig, build_optimizer
+from berger.training.run import TrainingConfig
 
 NAMES = ("Fp1", "C3", "C4", "O2")
 MEASURES = {"feature_std", "effective_rank", "retrieval"}

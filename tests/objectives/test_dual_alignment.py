@@ -23,8 +23,9 @@ from berger.objectives.dual_alignment import (
     activation_penalty,
     reconstruction_loss,
 )
-from berger.training.loop import TrainingConfig, fit
+from berger.training.loop import fit
 from berger.training.optim import OptimizerConfig, build_optimizer
+from berger.training.run import TrainingConfig
 from tests.golden.golden_weights import golden_tensor
 from tests.golden.published import GOLDEN, agree, golden_arrays
 

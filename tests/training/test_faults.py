@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from berger.corpus import Batch, WindowDataset, open_corpus
 from berger.errors import BergerError, StoppedError
 from berger.training.log import read_log
-from berger.training.loop import Fitted, TrainingConfig, fit
+from berger.training.loop import fit
+from berger.training.run import Fitted, TrainingConfig
 from berger.training.state import BEFORE_FILE, STATE_FILE, has_state, read_state
 from tests.training.test_loop import (
     assert_same,

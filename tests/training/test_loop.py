@@ -22,7 +22,8 @@ from berger.models import SpecHiNet, SpecHiNetConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import setup
 from berger.training.log import read_log
-from berger.training.loop import Fitted, TrainingConfig, _Run, fit
+from berger.training.loop import fit
+from berger.training.run import Fitted, Run, TrainingConfig
 from berger.training.state import STATE_FILE
 from tests.conftest import TINY_MODEL
 
@@ -328,7 +329,7 @@ def test_accumulated_batches_are_one_large_batch(accumulate: int, tiny_corpus: P
         module, optimizer, bare = setup(fabric, objective, config.optimizer)
         module.eval()
         generator = torch.Generator().manual_seed(0)
-        run = _Run(fabric, objective, module, optimizer, bare, config, 1, generator)
+        run = Run(fabric, objective, module, optimizer, bare, config, 1, generator)
         losses, _, _ = run.add_gradients((batch, 1.0) for batch in batches)
         found = {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}
         return losses, found
