@@ -16,12 +16,14 @@ from torch import Tensor, nn
 
 from berger.configuration import load_config
 from berger.corpus import open_corpus
+from berger.errors import BergerError
 from berger.models import InputContract
 from berger.pretraining import PretrainingConfig, fresh_objective
 from berger.training.devices import (
     SynchronisedNorm,
     blocks_of,
     checkpoint_activations,
+    fabric,
     is_first,
     world,
 )
@@ -303,3 +305,14 @@ def test_which_processes_were_started_together(monkeypatch: pytest.MonkeyPatch) 
             for name, value in given.items():
                 patch.setenv(name, value)
             assert (world(), is_first()) == ((8, 4), False)
+
+
+def test_what_does_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(BergerError, match="set training.precision to bf16-mixed"):
+        fabric("cpu", "16-mixed", "fsdp")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(BergerError, match="2 processes on a machine of 1 GPUs; start one for each"):
+        fabric("cuda", "32-true")

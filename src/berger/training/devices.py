@@ -71,7 +71,7 @@ def fabric(device: Device, precision: str, strategy: Strategy = "ddp") -> Fabric
     Raises
     ------
     BergerError
-        If there are more processes than devices.
+        If there are more processes than devices, or the strategy and the precision do not fit.
     """
     place = compute_device(device)
     n_ranks, n_here = world()
@@ -79,6 +79,11 @@ def fabric(device: Device, precision: str, strategy: Strategy = "ddp") -> Fabric
         raise BergerError(
             f"{n_here} processes on a machine of {torch.cuda.device_count()} GPUs; start one for "
             "each, or use --device cpu."
+        )
+    if n_ranks > 1 and strategy == "fsdp" and precision == "16-mixed":
+        raise BergerError(
+            "--strategy fsdp does not know on which process a gradient of 16-mixed is too large; "
+            "set training.precision to bf16-mixed, or take --strategy ddp."
         )
     how: dict[str, Any] = {"accelerator": place.type, "devices": n_here}
     if precision != "32-true":
