@@ -310,7 +310,7 @@ def test_which_processes_were_started_together(monkeypatch: pytest.MonkeyPatch) 
 def test_what_does_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(BergerError, match="set training.precision to bf16-mixed"):
+    with pytest.raises(BergerError, match="to bf16-mixed, or take --strategy ddp"):
         fabric("cpu", "16-mixed", "fsdp")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
