@@ -508,10 +508,11 @@ def task_preparation(
 ) -> PreprocessingConfig:
     """Return how a task's recordings are prepared for an encoder trained on `contract`.
 
-    Channels are not chosen where an adapter projects whichever were recorded.
+    The model's channels are not chosen where an adapter projects whichever were recorded; the
+    task's are.
     """
     needed = preparation(task, contract)
-    return needed.model_copy(update={"ch_names": None}) if adapter.targets else needed
+    return needed.model_copy(update={"ch_names": task.channels}) if adapter.targets else needed
 
 
 def prepare_task(
@@ -534,10 +535,13 @@ def check_preparation(
 ) -> None:
     """Raise BergerError unless a corpus was prepared as the encoder's own was.
 
-    An adapter makes up for some of it, and a task may ask for bipolar channels.
+    An adapter makes up for some of it, and a task may ask for bipolar channels or leave steps out.
     """
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
     besides = adapter.absorbs(own, recorded) if own else set()
+    besides |= {
+        step for step in task.as_recorded if getattr(recorded, step) in (None, "as recorded")
+    }
     if task.bipolar is not None:
         besides |= {"reference", "bipolar"}
     encoder.contract.check_preprocessing(recorded, source, besides)

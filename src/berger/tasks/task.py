@@ -91,6 +91,9 @@ class TaskConfig(Config):
     bipolar : {"double banana", "tcp"} or tuple of pairs of str, optional
         In place of `channels`: make these differences of two electrodes and keep nothing else, as
         in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
+    as_recorded : tuple of {"reference", "highpass", "notch"}
+        What of the model's preparation is not done, since these recordings do not allow it: each
+        channel has a reference of its own, or the recordings are trials shorter than the filter.
     layout : LayoutConfig, optional
         What is where in recordings that do not say so themselves. Default: as the model was
         trained.
@@ -144,6 +147,7 @@ class TaskConfig(Config):
     recordings: tuple[str, ...] = ("**/*.edf",)
     channels: tuple[str, ...] | None = Field(None, min_length=1)
     bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
+    as_recorded: tuple[Literal["reference", "highpass", "notch"], ...] = ()
     layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
@@ -498,8 +502,10 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
     montage: dict[str, Any] = {"ch_names": task.channels or contract.ch_names}
     if task.bipolar is not None:  # in which any common reference cancels out
         montage = {"ch_names": None, "bipolar": task.bipolar, "reference": "as recorded"}
+    left: dict[str, Any] = {"reference": "as recorded", "highpass": None, "notch": None}
     return contract.model_copy(
         update=montage
+        | {field: left[field] for field in task.as_recorded}
         | {
             "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,

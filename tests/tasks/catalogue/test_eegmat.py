@@ -9,8 +9,19 @@ from berger.corpus import prepare
 from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 from berger.tasks import cut_windows, load_task, preparation
+from tests.tasks.catalogue.made import write_edf
 
 PEOPLE = [f"Subject{number:02d}" for number in range(36)]
+
+
+def miniature(folder: Path) -> Path:
+    """Six people; 20 s of rest and 15 of arithmetic each."""
+    channels = dict.fromkeys(load_task("eegmat").facts.ch_names, 500)
+    for person in PEOPLE[:6]:
+        write_edf(folder / f"{person}_1.edf", channels, 20)
+        write_edf(folder / f"{person}_2.edf", channels, 15)
+    (folder / "subject-info.csv").write_text("Subject,Age,Gender\nSubject00,21,F\n")
+    return folder
 
 
 @pytest.mark.parametrize("variant", ["cbramod", "cbramod-19"])
