@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from berger.cli import main
 from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.recordings import Annotation
@@ -117,11 +120,43 @@ def test_a_recording_without_an_electrode_is_left_out(tmp_path: Path) -> None:
         corpus_of(load_task("physionet-mi"), tmp_path, tmp_path / "corpus")
 
 
+REAL = {  # run → T1 and T2 of S001
+    "R04": ("left", 8, "right", 7),
+    "R06": ("fists", 7, "feet", 8),
+    "R08": ("left", 8, "right", 7),
+    "R10": ("fists", 7, "feet", 8),
+    "R12": ("left", 7, "right", 8),
+    "R14": ("fists", 7, "feet", 8),
+}
+
+
 def test_real_runs_of_one_person(real_data: Path, tmp_path: Path) -> None:
     task = load_task("physionet-mi", real_data / "eegmmidb")
-    task = task.model_copy(update={"recordings": ("S001R04.edf", "S001R06.edf")})
-    task._data = real_data / "eegmmidb"
     corpus = corpus_of(task, real_data / "eegmmidb", tmp_path / "corpus")
+    assert corpus.subjects == ("S001",)
     cut = cut_windows(task, corpus)
-    assert Counter(cut.table["label"]) == {"left": 8, "right": 7, "fists": 7, "feet": 8}
-    assert set(cut.table["subject"]) == {"S001"}
+    found = {
+        str(recording)[4:7]: Counter(rows["label"])
+        for recording, rows in cut.table.groupby("recording")
+    }
+    assert found == {run: {a: n, b: m} for run, (a, n, b, m) in REAL.items()}
+    assert len(cut.table) == 90
+    assert cut.left_out["n_windows"].sum() == 6 * 15  # each cue has a rest before it
+    assert {*cut.left_out["reason"]} == {"labels.classes leaves out 'rest'"}
+
+
+def test_a_probe_within_one_real_person(
+    real_data: Path, tmp_path: Path, adapted_of: Callable[[str, str], Path]
+) -> None:
+    out = tmp_path / "adapted"
+    words = ["adapt", "probe", "--task", "eegmmidb", "--data", str(real_data / "eegmmidb")]
+    words += ["--checkpoint", str(adapted_of("eegmmidb", "dare") / "pretrained"), "--out", str(out)]
+    main([*words, "--baselines", "[]", "--quiet", "--device", "cpu", "--workers", "1"])
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    assert Counter(predictions["truth"]) == {"left": 23, "right": 22}
+    assert predictions.groupby("fold")["recording"].unique().map(list).tolist() == [
+        ["S001R04.edf"],
+        ["S001R08.edf"],
+        ["S001R12.edf"],
+    ]
+    assert predictions["within_subject"].all()
