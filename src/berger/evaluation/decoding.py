@@ -539,9 +539,7 @@ def check_preparation(
     """
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
     besides = adapter.absorbs(own, recorded) if own else set()
-    besides |= {
-        step for step in task.as_recorded if getattr(recorded, step) in (None, "as recorded")
-    }
+    besides |= {f for f in task.as_recorded if getattr(recorded, f) in (None, "as recorded")}
     if task.bipolar is not None:
         besides |= {"reference", "bipolar"}
     encoder.contract.check_preprocessing(recorded, source, besides)
