@@ -16,7 +16,7 @@ from berger.errors import BergerError
 from berger.preprocessing import PreprocessingConfig
 from berger.reports import build_report
 from berger.tasks.exclusion import _letters, exclusions
-from tests.tasks.catalogue.made import write
+from tests.tasks.catalogue.made import write_edf
 
 LABELS = ["EEG FP1-REF", "EEG FP2-REF", "EEG C3-REF"]
 CONFIG = PreprocessingConfig(sfreq=100, highpass=None, lowpass=40)
@@ -54,7 +54,7 @@ def tree(folder: Path, names: list[str]) -> Path:
 def tueg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tueg") / "v2.0.1" / "edf"
     for name in TUEG:
-        write(folder / name, LABELS, 250, 5)
+        write_edf(folder / name, dict.fromkeys(LABELS, 250), 5)
     return folder
 
 
@@ -145,7 +145,7 @@ def test_what_is_unfinished_cannot_go_on_with_others(
 def test_whose_name_is_not_known_is_kept_out(tueg: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     for name in ("AAAAAAAF_s009_t000.edf", "aaaaaaab_s001_t000.edf", "of somebody.edf"):
-        write(folder / name, LABELS, 250, 5)
+        write_edf(folder / name, dict.fromkeys(LABELS, 250), 5)
     listed = tmp_path / "people.txt"
     listed.write_text("# of TUEV\naaaaaaaf\n\n")
     excluded = exclusions([f"tuev@given={listed}"], [folder], CONFIG)

@@ -103,10 +103,7 @@ def _tested(
             "with them perhaps among the others."
         )
     if task.splits and task.split_name is None:
-        raise BergerError(
-            f"--exclude {task.name}: say by which split, as {task.name}@{next(iter(task.splits))}="
-            f"{data}."
-        )
+        return _tested_by_all(task, data, tell)
     whose = {}
     for path in recordings_of(task):
         found = identify(path, None, task.subject_pattern)
@@ -137,6 +134,22 @@ def _tested(
     if not people:
         raise BergerError(f"{data}: has no recordings of the test part of {of}; give all of it.")
     return _by_person({path: person for path, person in whose.items() if person in people})
+
+
+def _tested_by_all(
+    task: TaskConfig, data: Path, tell: Callable[[str], None]
+) -> dict[str, list[Path]]:
+    """Return the people whom every split tests, if all test the same."""
+    found: list[dict[str, list[Path]]] = []
+    for name in task.splits:
+        one = load_task(f"{task.name}@{name}", data)
+        found.append(_tested(one, task.name, data, (lambda said: None) if found else tell))
+        if found[0].keys() != found[-1].keys():
+            raise BergerError(
+                f"--exclude {task.name}: its splits test different people; say by which, as "
+                f"{task.name}@{name}={data}."
+            )
+    return found[0]
 
 
 def _part(path: Path, split: FileNameSplit, data: Path) -> str:
