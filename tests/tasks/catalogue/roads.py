@@ -81,9 +81,9 @@ class Road:
 
 ROADS = {
     "bcic-iv-2a": Road(test_bcic_iv.miniature, ("A08", "A09"), "@cbramod"),
-    "bcic-iv-2b": Road(test_bcic_iv.miniature_of_three_channels, ("B01", "B02", "B03")),
+    "bcic-iv-2b": Road(test_bcic_iv.miniature_of_three_channels, ("B01", "B02", "B03"), "@loso"),
     "bcic2020-3": Road(
-        test_bcic2020_3.miniature, test_bcic2020_3.PEOPLE, projected="electrodes"
+        test_bcic2020_3.miniature, test_bcic2020_3.PEOPLE, "@k-fold", projected="electrodes"
     ),  # FT9, TP9, PO9
     "chb-mit": Road(
         test_chb_mit.miniature, ("1", "chb02", "chb17", "chb24"), "@loso", projected="random"
@@ -122,7 +122,9 @@ ROADS = {
         "@loso",
         projected="electrodes",  # P9, P10, Iz
     ),
-    "seed-iv": Road(test_seed_iv.miniature, ("1", "2", "15"), projected="electrodes"),  # CB1, CB2
+    "seed-iv": Road(
+        test_seed_iv.miniature, ("1", "2", "15"), "@loso", projected="electrodes"
+    ),  # CB1, CB2
     "seed-v": Road(
         partial(
             test_seed_v.miniature,

@@ -159,4 +159,4 @@ def test_a_probe_within_one_real_person(
         ["S001R08.edf"],
         ["S001R12.edf"],
     ]
-    assert predictions["within_subject"].all()
+    assert (predictions["tested_on"] == "within subject").all()
