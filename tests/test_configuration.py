@@ -294,7 +294,18 @@ def test_the_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["a: [1", "a: b: c", "\tname: x", "- 1\n- 2", "just text", "[]", "0"]
+    "content",
+    [
+        "a: [1",
+        "a: b: c",
+        "a: 1\nb: 2\na: 3",
+        "a: {b: 1, b: 2}",
+        "\tname: x",
+        "- 1\n- 2",
+        "just text",
+        "[]",
+        "0",
+    ],
 )
 def test_bad_yaml_is_refused(content: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"

@@ -49,10 +49,27 @@ def locate(source: str | Path, shipped: Mapping[str, Path], kind: str) -> Path:
     return path
 
 
+class _OnceOnly(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's own loader drops the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping with all that the text has."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":  # these may come again
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"{key.value!r} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file as a mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _OnceOnly)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise BergerError(f"{path}: not readable as YAML ({reason}); correct the file.") from error

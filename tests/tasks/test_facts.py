@@ -20,7 +20,7 @@ from berger.tasks import (
     load_task,
     part_of_it,
 )
-from tests.tasks.catalogue.made import corpus_of, write
+from tests.tasks.catalogue.made import corpus_of, write_edf
 from tests.tasks.made import prepared, record, task_in
 
 EYES = {"from": "annotations", "classes": {"open": "open", "closed": "closed"}}
@@ -154,7 +154,7 @@ def test_a_part_of_a_data_set_is_told_by_the_number_of_its_files(folder: Path) -
 def test_files_that_cannot_be_used_are_told_and_the_others_counted(folder: Path) -> None:
     damaged, lacking, overlapping = (folder / f"s{n}_run0.edf" for n in range(3))
     damaged.write_bytes(damaged.read_bytes()[:-7])
-    write(lacking, ["Fz", "Pz"], 100, 20, [Annotation(0, 6, "open")])
+    write_edf(lacking, {"Fz": 100, "Pz": 100}, 20, [Annotation(0, 6, "open")])
     record(overlapping, 20, [Annotation(0, 6, "open"), Annotation(5, 6, "closed")])
     check = check_folder(eyes(folder, channels=["Fz", "Cz"]))
     reasons = dict(check.faults.itertuples(index=False))
@@ -236,7 +236,7 @@ def test_windows_of_tuab(tmp_path: Path) -> None:
         "train/abnormal/01_tcp_ar/aaaaaaae_s001_t000.edf": 9,
         "eval/abnormal/01_tcp_ar/aaaaaaag_s001_t000.edf": 20,
     }.items():
-        write(tmp_path / name, LABELS, 250, seconds)
+        write_edf(tmp_path / name, dict.fromkeys(LABELS, 250), seconds)
     count = {"split": "given", "counts": {"train + validation": 7, "test": 2}}
     check = check_folder(with_counts("tuab", tmp_path, count))
     assert check.holds
@@ -247,7 +247,11 @@ def test_windows_of_tuab(tmp_path: Path) -> None:
     check = check_folder(with_counts("tuab", tmp_path, count))
     assert wrong(check) == {"windows, train + validation (given)": ("8", "7")}
     lacking = [label for label in LABELS if "T5" not in label]
-    write(tmp_path / "train/normal/01_tcp_ar/aaaaaaac_s001_t000.edf", lacking, 250, 20)
+    write_edf(
+        tmp_path / "train/normal/01_tcp_ar/aaaaaaac_s001_t000.edf",
+        dict.fromkeys(lacking, 250),
+        20,
+    )
     check = check_folder(with_counts("tuab", tmp_path, count))
     assert "lacks P7 of `bipolar`" in check.faults["reason"][0]
     assert found(check)["windows, train + validation (given)"] == ("8", "5", False)
@@ -266,7 +270,7 @@ def test_windows_of_tuev_and_of_which_version_they_are(tmp_path: Path) -> None:
         "eval/000/bckg_000_a_": (3, 4),
     }.items():
         path = tmp_path / f"{name}.edf"
-        write(path, LABELS, 250, 20)
+        write_edf(path, dict.fromkeys(LABELS, 250), 20)
         lines = [f"{n},{onset},{onset + 1},{next(codes)}" for n, onset in enumerate(onsets)]
         path.with_suffix(".rec").write_text("\n".join(lines))
     own = {"split": "cbramod", "version": "new", "beyond": True}

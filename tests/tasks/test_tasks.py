@@ -222,6 +222,16 @@ def test_recordings_are_prepared_as_the_model_expects() -> None:
     assert preparation(task_of(), model).max_amplitude is None
 
 
+def test_what_the_recordings_do_not_allow_is_left_as_recorded() -> None:
+    model = PreprocessingConfig(sfreq=128, highpass=1, lowpass=40, notch=50, reference="average")
+    trials = preparation(task_of(without=["highpass", "notch"]), model)
+    assert (trials.highpass, trials.lowpass, trials.notch) == (None, 40, None)
+    assert trials.reference == "average"
+    pairs = preparation(task_of(reference="as recorded"), model)
+    assert (pairs.highpass, pairs.notch, pairs.reference) == (1, 50, "as recorded")
+    assert preparation(task_of(), model).reference == "average"
+
+
 # eegmat
 
 

@@ -509,10 +509,11 @@ def task_preparation(
 ) -> PreprocessingConfig:
     """Return how a task's recordings are prepared for an encoder trained on `contract`.
 
-    Channels are not chosen where an adapter projects whichever were recorded.
+    The model's channels are not chosen where an adapter projects whichever were recorded; the
+    task's are.
     """
     needed = preparation(task, contract)
-    return needed.model_copy(update={"ch_names": None}) if adapter.targets else needed
+    return needed.model_copy(update={"ch_names": task.channels}) if adapter.targets else needed
 
 
 def prepare_task(
@@ -533,12 +534,10 @@ def prepare_task(
 def check_preparation(
     encoder: Encoder, adapter: AdapterConfig, corpus: Corpus, source: object, task: TaskConfig
 ) -> None:
-    """Raise BergerError unless a corpus was prepared as the encoder's own was.
-
-    An adapter makes up for some of it, and a task may ask for bipolar channels or a reference.
-    """
+    """Raise BergerError unless a corpus was prepared as the encoder's, adapter and task demand."""
     recorded, own = corpus.manifest.preprocessing, encoder.contract.preprocessing
     besides = adapter.absorbs(own, recorded) if own else set()
+    besides |= {step for step in task.without if getattr(recorded, step) is None}
     if task.bipolar is not None or task.reference is not None:
         besides |= {"reference", "bipolar"}
     encoder.contract.check_preprocessing(recorded, source, besides)

@@ -77,7 +77,7 @@ def _exclusion(text: str, here: Recordings, tell: Callable[[str], None]) -> Excl
     if data.is_file():
         how, tested = "a list", {person: list[Path]() for person in _listed(data)}
     elif data.is_dir():
-        how, tested = "the names of its files", _tested(task, of, data, tell)
+        how, tested = "the names of its files", _tested(name, task, of, data, tell)
     else:
         raise BergerError(f"{place}: is neither a folder nor a list of people; correct --exclude.")
     people = [*tested]
@@ -93,7 +93,7 @@ def _exclusion(text: str, here: Recordings, tell: Callable[[str], None]) -> Excl
 
 
 def _tested(
-    task: TaskConfig, of: str, data: Path, tell: Callable[[str], None]
+    name: str, task: TaskConfig, of: str, data: Path, tell: Callable[[str], None]
 ) -> dict[str, list[Path]]:
     """Return the people of a task's test part, with their recordings."""
     if task.facts.test_people:
@@ -103,10 +103,7 @@ def _tested(
             "with them perhaps among the others."
         )
     if task.splits and task.split_name is None:
-        raise BergerError(
-            f"--exclude {task.name}: say by which split, as {task.name}@{next(iter(task.splits))}="
-            f"{data}."
-        )
+        return _tested_by_all(name, task, data, tell)
     whose = {}
     for path in recordings_of(task):
         found = identify(path, None, task.subject_pattern)
@@ -137,6 +134,22 @@ def _tested(
     if not people:
         raise BergerError(f"{data}: has no recordings of the test part of {of}; give all of it.")
     return _by_person({path: person for path, person in whose.items() if person in people})
+
+
+def _tested_by_all(
+    name: str, task: TaskConfig, data: Path, tell: Callable[[str], None]
+) -> dict[str, list[Path]]:
+    """Return the people whom every split tests, if all test the same."""
+    if all(isinstance(split, FileNameSplit | FixedSplit) for split in task.splits.values()):
+        ones = [load_task(f"{name}@{split}", data) for split in task.splits]
+        first = _tested(name, ones[0], task.name, data, tell)
+        others = [_tested(name, one, task.name, data, lambda said: None) for one in ones[1:]]
+        if all(other.keys() == first.keys() for other in others):
+            return first
+    raise BergerError(
+        f"--exclude {name}: its splits test different people; say by which split, as "
+        f"{task.name}@{next(iter(task.splits))}={data}."
+    )
 
 
 def _part(path: Path, split: FileNameSplit, data: Path) -> str:

@@ -94,6 +94,8 @@ class TaskConfig(Config):
         in `berger.preprocessing.PreprocessingConfig`, whatever the model was trained on.
     reference : {"as recorded", "average"} or tuple of str, optional
         In place of the model's own, as in `berger.preprocessing.PreprocessingConfig`.
+    without : tuple of {"highpass", "notch"}
+        Filters of the model's that these recordings do not allow, being trials that are shorter.
     layout : LayoutConfig, optional
         What is where in recordings that do not say so themselves. Default: as the model was
         trained.
@@ -148,6 +150,7 @@ class TaskConfig(Config):
     channels: tuple[str, ...] | None = Field(None, min_length=1)
     bipolar: Literal["double banana", "tcp"] | tuple[tuple[str, str], ...] | None = None
     reference: Literal["as recorded", "average"] | tuple[str, ...] | None = None
+    without: tuple[Literal["highpass", "notch"], ...] = ()
     layout: LayoutConfig | None = None
     kind: Literal["classification", "regression"] = "classification"
     labels: Labels
@@ -535,6 +538,7 @@ def preparation(task: TaskConfig, contract: PreprocessingConfig) -> Preprocessin
         montage |= {"bipolar": None, "reference": task.reference}
     return contract.model_copy(
         update=montage
+        | dict.fromkeys(task.without)
         | {
             "layout": task.layout or contract.layout,
             "max_amplitude": task.max_amplitude,

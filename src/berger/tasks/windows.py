@@ -96,11 +96,9 @@ def cut_windows(task: TaskConfig, corpus: Corpus) -> LabelledWindows:
         left_out += lone
     if table.empty:
         corpus.windows(task.window_seconds)  # says so if windows of this length do not exist
-    _check_labels(task, table)
-    return LabelledWindows(
-        table.reset_index(drop=True),
-        pd.DataFrame(left_out, columns=["recording", "n_windows", "reason"]),
-    )
+    out = pd.DataFrame(left_out, columns=["recording", "n_windows", "reason"])
+    _check_labels(task, table, out)
+    return LabelledWindows(table.reset_index(drop=True), out)
 
 
 def cut_recording(
@@ -311,17 +309,19 @@ def _with_enough_recordings(
     return table[~lone], [(str(recording), int(n), reason) for recording, n in counts.items()]
 
 
-def _check_labels(task: TaskConfig, table: pd.DataFrame) -> None:
+def _check_labels(task: TaskConfig, table: pd.DataFrame, left_out: pd.DataFrame) -> None:
     found = set(table["label"])
+    lost = left_out.groupby("reason")["n_windows"].sum().sort_values()
+    most = f" ({lost.iloc[-1]} were left out since {lost.index[-1]})" if lost.sum() else ""
     if task.kind == "regression":
         if len(found) < 2:
             has = "have one number only" if found else "do not exist"
             raise BergerError(
-                f"task {task.name}: its windows {has}, from which nothing can be learned; check "
-                "the labels of the task, or loosen max_amplitude."
+                f"task {task.name}: its windows {has}{most}, from which nothing can be learned; "
+                "check the labels of the task, or loosen max_amplitude."
             )
     elif missing := [name for name in task.classes if name not in found]:
         raise BergerError(
             f"task {task.name}: no window of class {' or '.join(missing)} among {len(table)} "
-            "windows; check the labels of the task, or loosen max_amplitude."
+            f"windows{most}; check the labels of the task, or loosen max_amplitude."
         )

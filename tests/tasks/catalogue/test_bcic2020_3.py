@@ -58,14 +58,18 @@ def write_sheet(file: Path) -> None:
     file.write_text("\n".join(",".join(["", *row]) for row in rows), encoding="utf-8-sig")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("track") / "Track#3 Imagined speech classification"
+def miniature(folder: Path) -> Path:
+    folder = folder / "Track#3 Imagined speech classification"
     folder.mkdir()
     for person in PEOPLE:
         write_person(folder, person)
     write_sheet(folder / "Test set" / SHEET)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("track"))
 
 
 @pytest.fixture(scope="module")

@@ -33,14 +33,18 @@ def write_cells(path: Path, cells: list[dict[str, Any]], n_channels: int, second
     scipy.io.savemat(path, {"data": data})
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("graz") / "001-2014"
+def miniature(folder: Path) -> Path:
+    folder = folder / "001-2014"
     for person in range(1, 10):
         blocks = 1 if person == 4 else 2  # as A04T has one block of eye movements, others three
         write_cells(folder / f"A0{person}T.mat", [NO_TRIALS] * blocks + [RUN] * 2, 25, 30)
     write_cells(folder / "A01E.mat", [NO_TRIALS, RUN | {"trial": [1, 2001, 4001, 5501]}], 25, 30)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("graz"))
 
 
 @pytest.fixture(scope="module")
@@ -78,13 +82,19 @@ def test_splits(folder: Path, corpus: Corpus) -> None:
     assert len(folds_of(load_task("bcic-iv-2a@loso", folder), corpus)) == 9
 
 
-def test_three_channels_and_sessions_of_several_lengths(tmp_path: Path) -> None:
+def miniature_of_three_channels(folder: Path) -> Path:
+    """Two sessions of two trials and of one."""
     for person in (1, 2, 3):
         session = {"trial": [1, 2501], "y": [2, 1], "artifacts": [0, person == 3]}
-        path = tmp_path / f"B0{person}T.mat"
+        path = folder / f"B0{person}T.mat"
         write_cells(path, [session, {key: values[:1] for key, values in session.items()}], 6, 20)
-    (tmp_path / "true_labels").mkdir()
-    scipy.io.savemat(tmp_path / "true_labels" / "B0101T.mat", {"classlabel": [[1], [2]]})
+    (folder / "true_labels").mkdir()
+    scipy.io.savemat(folder / "true_labels" / "B0101T.mat", {"classlabel": [[1], [2]]})
+    return folder
+
+
+def test_three_channels_and_sessions_of_several_lengths(tmp_path: Path) -> None:
+    miniature_of_three_channels(tmp_path)
     task = load_task("bcic-iv-2b", tmp_path)
     table = cut_windows(task, corpus_of(task, tmp_path, tmp_path / "corpus")).table
     assert table["start"].tolist() == [300, 1300, 2300] * 3

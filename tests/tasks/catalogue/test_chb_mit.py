@@ -10,11 +10,17 @@ from berger.errors import BergerError
 from berger.recordings import identify
 from berger.tasks import load_task
 from berger.tasks.readers import Told, chb_mit
-from tests.tasks.catalogue.recorded import corpus_of, counts, windows_of, write_edf
+from tests.tasks.catalogue.made import (
+    corpus_of,
+    counts,
+    unfiltered,
+    windows_of,
+    write_edf,
+)
 
 TASK = load_task("chb-mit@loso", Path())
 PAIRS = TASK.channels or ()
-SIGNALS = [(name, 64) for name in (*PAIRS, "FZ-CZ", "CZ-PZ", "-", "T8-P8", "-", "ECG")]
+SIGNALS = [(name, 256) for name in (*PAIRS, "FZ-CZ", "CZ-PZ", "-", "T8-P8", "-", "ECG")]
 HEAD = (
     "Data Sampling Rate: 256 Hz\n*****\n\nChannels in EDF Files:\n*****\nChannel 1: FP1-F7\n"
     "Channels changed:\nChannel 24: -\n\n"
@@ -35,10 +41,9 @@ def case(folder: Path, name: str, text: str) -> None:
     (folder / f"{name}-summary.txt").write_text(HEAD + text)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(folder: Path) -> Path:
     """Five cases of four people."""
-    folder = tmp_path_factory.mktemp("chb") / "chb-mit-scalp-eeg-database-1.0.0"
+    folder = folder / "chb-mit-scalp-eeg-database-1.0.0"
     for name in ("chb01_03", "chb02_16", "chb02_16+", "chb17a_03", "chb21_01", "chb24_02"):
         write_edf(folder / name[:5] / f"{name}.edf", SIGNALS, 45)
     case(folder / "chb01", "chb01", listed("chb01_03.edf", (12, 31)))
@@ -48,6 +53,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     case(folder / "chb21", "chb21", listed("chb21_01.edf"))
     case(folder / "chb24", "chb24", "File Name: chb24_01.edf\nNumber of Seizures in File: 0\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("chb"))
 
 
 def test_windows_that_a_seizure_touches_at_all(data: Path, tmp_path: Path) -> None:
@@ -64,7 +74,8 @@ def test_windows_that_a_seizure_touches_at_all(data: Path, tmp_path: Path) -> No
 def test_variants(data: Path, tmp_path: Path) -> None:
     windows = windows_of("chb-mit+chb24-listed@loso", data, 64, tmp_path / "l")
     assert sorted(counts(windows.table)) == ["1", "chb02", "chb17"]
-    _, corpus = corpus_of("chb-mit+18-channels@loso", data, 64, tmp_path / "n")
+    task = load_task("chb-mit+18-channels@loso", data)
+    corpus = corpus_of(task, data, tmp_path / "n", unfiltered(64))
     assert [*corpus.recordings["ch_names"].iloc[0]] == [*PAIRS, "FZ-CZ", "CZ-PZ"]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,20 +28,25 @@ LATE = "591_xxx_Day1_Raclo"
 INJECTED = 61.0
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(
+    folder: Path, files: Mapping[str, list[str]] = FILES, *, rate: int = RATE, minutes: int = 46
+) -> Path:
     """A minute, the injection, and 46 minutes (of one only 40); each channel at its own place."""
-    folder = tmp_path_factory.mktemp("da")
     rng = np.random.default_rng(0)
     places = {name: 100 * place for place, name in enumerate(sorted({*DEEP, *UPPER}))}
-    for name, channels in FILES.items():
-        n_samples = RATE * round(INJECTED + 60 * (40 if name == LATE else 46))
+    for name, channels in files.items():
+        n_samples = rate * round(INJECTED + 60 * min(40 if name == LATE else 46, minutes))
         raw = rng.normal(0, 40, (n_samples, len(channels)))
         raw += [places[channel] for channel in channels]
-        times = {"Pre_Inj_Start": 1, "Post_Inj_Start": round(INJECTED * RATE) + 1}
-        ephys = {"RawData": raw, "srate": RATE, "ChnList": channels, "TimeStamps": times}
+        times = {"Pre_Inj_Start": 1, "Post_Inj_Start": round(INJECTED * rate) + 1}
+        ephys = {"RawData": raw, "srate": rate, "ChnList": channels, "TimeStamps": times}
         write_hdf5(folder / f"{name}.mat", {"Ephys": ephys | {"MouseID": name[:3]}})
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("da"))
 
 
 def test_forty_minutes_have_their_drug(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from berger.errors import BergerError
 from berger.recordings import Annotation
 from berger.tasks import load_task
 from berger.tasks.readers import Told, hmc
-from tests.tasks.catalogue.recorded import counts, lost, windows_of, write_edf, write_hypnogram
+from tests.tasks.catalogue.made import counts, lost, windows_of, write_edf, write_hypnogram
 
 SIGNALS = ("EEG F4-M1", "EEG C4-M1", "EEG O2-M1", "EEG C3-M2", "EMG chin", "EOG E1-M2")
 CHANNELS = dict.fromkeys((*SIGNALS, "EOG E2-M2", "ECG"), 256)
@@ -28,10 +28,9 @@ def night(stages: tuple[str, ...] = STAGES) -> list[str]:
     return [*rows, "190, 0, Lights on, EEG F4-A1"]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(folder: Path) -> Path:
     """Three nights of 7 epochs and one whose table goes on for one more."""
-    folder = tmp_path_factory.mktemp("hmc") / "hmc-sleep-staging"
+    folder = folder / "hmc-sleep-staging"
     for person in (1, 2, 3, 13):
         path = write_edf(folder / "recordings" / f"SN{person:03d}.edf", CHANNELS, 211)
         write_hypnogram(
@@ -40,6 +39,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows = night((*STAGES, "N2")) if person == 13 else night()
         path.with_name(f"{path.stem}_sleepscoring.txt").write_text(table(*rows))
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("hmc"))
 
 
 def test_epochs_of_the_tables(data: Path, tmp_path: Path) -> None:

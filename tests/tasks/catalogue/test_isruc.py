@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from berger.errors import BergerError
-from berger.tasks import find_data, load_task
-from tests.tasks.catalogue.recorded import corpus_of, counts, lost, windows_of, write_edf
+from berger.tasks import cut_windows, find_data, load_task
+from tests.tasks.catalogue.made import (
+    corpus_of,
+    counts,
+    lost,
+    unfiltered,
+    windows_of,
+    write_edf,
+)
 
 EEG = ("F3-A2", "C3-A2", "O1-A2", "F4-A1", "C4-A1", "O2-A1")
 USUAL = ["LOC-A2", "ROC-A1", *EEG, "X1", "X2", "X3"]
@@ -28,9 +35,8 @@ def night(
     return path
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("isruc") / "ISRUC_Sleep"
+def miniature(folder: Path) -> Path:
+    folder = folder / "ISRUC_Sleep"
     first = folder / "subgroupI"
     night(first / "1", "1", one=STAGES + "2\n\n \n")  # goes on behind the recording, then blanks
     night(first / "8" / "8", "8", WITHOUT_FRONTAL)  # unpacked into a folder too many
@@ -44,9 +50,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("isruc"))
+
+
 def test_epochs_of_the_first_expert(data: Path, tmp_path: Path) -> None:
-    task, corpus = corpus_of("isruc@cbramod", data, 200, tmp_path / "c")
-    windows = windows_of("isruc@cbramod", data, 200, tmp_path / "c")
+    task = load_task("isruc@cbramod", data)
+    corpus = corpus_of(task, data, tmp_path / "c", unfiltered(200))
+    windows = cut_windows(task, corpus)
     each = {"W": 2, "N1": 1, "N2": 1, "N3": 1, "R": 1}
     assert counts(windows.table) == dict.fromkeys(["1", "100", "41", "85"], each)
     assert lost(windows)["it reaches beyond the recording"] == 1

@@ -31,8 +31,8 @@ def write_session(path: Path, names: Sequence[str]) -> None:
     table.to_csv(path, index=False)
 
 
-def names_of(people: Sequence[str]) -> list[str]:
-    return [f"{who}_{what}_FB{n:03d}" for who in people for what in SESSIONS for n in (1, 2, 3, 4)]
+def names_of(people: Sequence[str], sessions: Sequence[str]) -> list[str]:
+    return [f"{who}_{what}_FB{n:03d}" for who in people for what in sessions for n in (1, 2, 3, 4)]
 
 
 def write_labels(path: Path, names: Sequence[str], labels: Sequence[int]) -> None:
@@ -40,20 +40,31 @@ def write_labels(path: Path, names: Sequence[str], labels: Sequence[int]) -> Non
     path.write_text("\n".join(["IdFeedBack,Prediction", *lines]) + "\n")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("ern") / "inria-bci-challenge"
+def miniature(
+    folder: Path,
+    train: Sequence[str] = TRAIN,
+    test: Sequence[str] = TEST,
+    sessions: Sequence[str] = SESSIONS,
+) -> Path:
+    folder = folder / "inria-bci-challenge"
     layout = load_task("kaggle-ern").layout
     assert layout is not None
-    for part, people in (("train", TRAIN), ("test", TEST)):
+    for part, people in (("train", train), ("test", test)):
         for person in people:
-            for session in SESSIONS:
+            for session in sessions:
                 write_session(folder / part / f"Data_{person}_{session}.csv", layout.signal)
-    write_labels(folder / "TrainLabels.csv", names_of(TRAIN), [0, 1, 1, 0] * 6)
-    write_labels(folder / "SampleSubmission.csv", names_of(TEST), [0] * 8)
-    (folder / "true_labels.csv").write_text("label\n1\n0\n0\n1\n0\n0\n1\n1\n")
+    shown = [names_of(people, sessions) for people in (train, test)]
+    write_labels(folder / "TrainLabels.csv", shown[0], [0, 1, 1, 0] * (len(shown[0]) // 4))
+    write_labels(folder / "SampleSubmission.csv", shown[1], [0] * len(shown[1]))
+    true = "\n".join("10010011"[place % 8] for place in range(len(shown[1])))
+    (folder / "true_labels.csv").write_text(f"label\n{true}\n")
     (folder / "ChannelsLocation.csv").write_text("Labels,Radius,Phi\nFp1,1,2\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("ern"))
 
 
 @pytest.fixture(scope="module")

@@ -6,23 +6,25 @@ import pytest
 
 from berger.errors import BergerError
 from berger.tasks import cut_windows, load_task
+from tests.tasks.catalogue.made import write_edf
 from tests.tasks.catalogue.matlab import prepared
-from tests.tasks.made import record
 
+CHANNELS = ("EEG1", "EEG2")
 ROWS = {("a1_d1", 0): 3, ("a1_d1", 60): 0, ("a2_d1", 90.5): 4, ("a3_d1", 120): 1, ("a4_d2", 120): 2}
 
 
-def write(folder: Path, more: str = "") -> None:
+def miniature(folder: Path, more: str = "") -> Path:
     for animal in {name for name, _ in ROWS}:
-        record(folder / f"{animal}.edf", 181)
+        write_edf(folder / f"{animal}.edf", dict.fromkeys(CHANNELS, 256), 181)
     rows = [f"{name}.edf,{onset},{label}" for (name, onset), label in ROWS.items()]
     (folder / "labels.csv").write_text("\n".join(["recording,onset,label", *rows]) + "\n" + more)
+    return folder
 
 
 def test_every_row_is_a_minute(tmp_path: Path) -> None:
-    write(tmp_path)
+    miniature(tmp_path)
     task = load_task("maco", tmp_path)
-    corpus = prepared(task, tmp_path / "corpus", sfreq=100)
+    corpus = prepared(task, tmp_path / "corpus", sfreq=100, ch_names=CHANNELS)
     table = cut_windows(task, corpus).table
     found = {
         (Path(row.recording).stem, row.start / 100): int(row.label[-1])
@@ -40,8 +42,8 @@ def test_every_row_is_a_minute(tmp_path: Path) -> None:
     ],
 )
 def test_rows_that_cannot_be_are_refused(tmp_path: Path, more: str, message: str) -> None:
-    write(tmp_path, more)
+    miniature(tmp_path, more)
     task = load_task("maco", tmp_path)
-    corpus = prepared(task, tmp_path / "corpus", sfreq=100)
+    corpus = prepared(task, tmp_path / "corpus", sfreq=100, ch_names=CHANNELS)
     with pytest.raises(BergerError, match=message):
         cut_windows(task, corpus)

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from berger.errors import BergerError
-from berger.tasks import load_task
-from tests.tasks.catalogue.recorded import corpus_of, counts, lost, windows_of, write_edf
+from berger.tasks import cut_windows, load_task
+from tests.tasks.catalogue.made import (
+    corpus_of,
+    counts,
+    lost,
+    unfiltered,
+    windows_of,
+    write_edf,
+)
 
 STATES = "1112223314"
 
@@ -37,9 +44,8 @@ def mouse(
     (folder / f"{name}_task-sleep_channels.tsv").write_text("\n".join(["name\ttype\tunits", *rows]))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("mouse") / "ds006366"
+def miniature(folder: Path) -> Path:
+    root = folder / "ds006366"
     mouse(root, "sub-001", ["EEG1", "EMG"], states=STATES + "2")  # one more than was recorded
     mouse(root, "sub-038", ["EEG1", "EEG2", "EMG"], seconds=46)  # and less
     mouse(root, "sub-070", ["EEG1", "EEG2", "EEG3", "EEG4", "EMG"], runs=2)
@@ -51,9 +57,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("mouse"))
+
+
 def test_states_of_mice(data: Path, tmp_path: Path) -> None:
-    task, corpus = corpus_of("mouse-sleep@k-fold", data, 128, tmp_path / "c")
-    windows = windows_of("mouse-sleep@k-fold", data, 128, tmp_path / "c")
+    task = load_task("mouse-sleep@k-fold", data)
+    corpus = corpus_of(task, data, tmp_path / "c", unfiltered(128))
+    windows = cut_windows(task, corpus)
     each = {"WAKE": 4, "NREM": 3, "REM": 2}
     twice = {label: 2 * n for label, n in each.items()}
     expected = dict.fromkeys(["sub-001", "sub-038", "sub-087"], each) | {"sub-070": twice}

@@ -11,9 +11,10 @@ from berger.errors import BergerError
 from berger.recordings import Annotation
 from berger.tasks import cut_windows, load_task
 from berger.tasks.readers import READERS, Told
-from tests.tasks.catalogue.made import corpus_of, folds_of, write
+from tests.tasks.catalogue.made import corpus_of, folds_of, write_edf
 
-LABELS = ["Fp1", "Cz", "Pz", "Oz", "EARL", "EARR", "VEOGL", "HEOGR"]
+ELECTRODES = load_task("physionet-p300").facts.ch_names
+CHANNELS = dict.fromkeys((*ELECTRODES, "EARL", "EARR", "VEOGL", "HEOGR"), 256)
 FLASHES = ["AGMSY5", "STUVWX", "YZ1234", "DJPV28"]  # U is in the second alone
 PEOPLE = ["s01", "s02", "s08", "s11"]
 
@@ -27,14 +28,18 @@ def run_of(letter: str | None) -> list[Annotation]:
     return [*told, Annotation(1, 0, "#start"), *flashes, Annotation(3.9, 0, "#end")]
 
 
+def miniature(folder: Path) -> Path:
+    folder = folder / "erpbci-1.0.0"
+    for person in PEOPLE:
+        write_edf(folder / person / "rc01.edf", CHANNELS, 5, run_of("U"))
+        write_edf(folder / person / "rc03.edf", CHANNELS, 5, run_of("5"))
+    write_edf(folder / "s02" / "rc04.edf", CHANNELS, 5, run_of(None))
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("p300") / "erpbci-1.0.0"
-    for person in PEOPLE:
-        write(folder / person / "rc01.edf", LABELS, 256, 4, run_of("U"), seed=int(person[1:]))
-        write(folder / person / "rc03.edf", LABELS, 256, 4, run_of("5"), seed=int(person[1:]))
-    write(folder / "s02" / "rc04.edf", LABELS, 256, 4, run_of(None))
-    return folder
+    return miniature(tmp_path_factory.mktemp("p300"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +60,7 @@ def test_a_window_for_each_flash(folder: Path, corpus: Corpus) -> None:
     assert cut.left_out.to_dict("records") == [
         {"recording": "s02/rc04.edf", "n_windows": 0, "reason": "nothing is told of it"}
     ]
-    assert corpus.recordings["ch_names"][0] == ["Fp1", "Cz", "Pz", "Oz"]
+    assert corpus.recordings["ch_names"][0] == list(ELECTRODES)
 
 
 def test_splits(folder: Path, corpus: Corpus) -> None:

@@ -21,10 +21,9 @@ def seconds_of(trial: int) -> int:
     return 4 + (trial % 3 == 0) * 5  # 4, 4, 9, 4, 4, 9, ...
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(folder: Path) -> Path:
     """The value of every sample is about 10 µV times its trial's number."""
-    folder = tmp_path_factory.mktemp("seed") / "SEED-IV"
+    folder = folder / "SEED-IV"
     rng = np.random.default_rng(0)
     for name, initials in FILES.items():
         trials = {
@@ -37,6 +36,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         scipy.io.savemat(file, trials)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("seed"))
 
 
 def test_every_4_s_of_a_film_have_its_emotion(folder: Path, tmp_path: Path) -> None:

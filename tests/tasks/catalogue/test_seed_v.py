@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,17 +26,22 @@ OTHERS = ("M1", "M2", "VEO", "HEO")
 COUNTS = {"sad": 1917, "fear": 1505, "neutral": 1480, "disgust": 1238, "happy": 1219}
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("seed") / "SEED-V"
+def miniature(folder: Path, files: Mapping[str, int] = FILES, rate: int = RATE) -> Path:
+    folder = folder / "SEED-V"
     (folder / "EEG_raw").mkdir(parents=True)
     names = load_task("seed-v").facts.ch_names
     names = (*names[:20], *OTHERS, *names[20:])
     rng = np.random.default_rng(0)
-    for name, seconds in FILES.items():
-        waves = np.tile(rng.normal(0, 20, (66, 600)), seconds // 60 + 1)[:, : seconds * RATE]
-        write_neuroscan(folder / "EEG_raw" / f"{name}.cnt", "<i2", names, waves, RATE)
+    for name, seconds in files.items():
+        noise = rng.normal(0, 20, (66, 60 * rate))
+        waves = np.tile(noise, seconds // 60 + 1)[:, : seconds * rate]
+        write_neuroscan(folder / "EEG_raw" / f"{name}.cnt", "<i2", names, waves, rate)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("seed"))
 
 
 @pytest.fixture(scope="module")

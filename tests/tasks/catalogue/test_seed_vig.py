@@ -18,10 +18,8 @@ def shares_of(name: str) -> list[float]:
     return [round(0.05 * FILES.index(name) + 0.3 * i, 3) for i in range(3)]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(folder: Path) -> Path:
     """Three labels each, and 2 s more of signal; every channel lies about a place of its own."""
-    folder = tmp_path_factory.mktemp("vig")
     task = load_task("seed-vig")
     for sub in ("Raw_Data", "perclos_labels", "EEG_Feature_5Bands"):
         (folder / sub).mkdir()
@@ -35,6 +33,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         scipy.io.savemat(folder / "perclos_labels" / f"{name}.mat", perclos)
         scipy.io.savemat(folder / "EEG_Feature_5Bands" / f"{name}.mat", {"de_LDS": [1.0]})
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("vig"))
 
 
 def test_every_8_s_have_their_number(folder: Path, tmp_path: Path) -> None:

@@ -9,11 +9,17 @@ import pytest
 from berger.errors import BergerError
 from berger.tasks import load_task
 from berger.tasks.readers import Told, siena
-from tests.tasks.catalogue.recorded import corpus_of, counts, windows_of, write_edf
+from tests.tasks.catalogue.made import (
+    corpus_of,
+    counts,
+    unfiltered,
+    windows_of,
+    write_edf,
+)
 
 NINETEEN = "Fp1 F3 C3 P3 O1 F7 T3 T5 Fz Cz Pz FP2 F4 C4 P4 O2 F8 T4 T6".split()  # noqa: SIM905
 ALL = [*NINETEEN, *"Fc1 Fc5 Cp1 Cp5 F9 FC2 Fc6 CP2 Cp6 F10".split()]  # noqa: SIM905
-CHANNELS = {f"EEG {name}": 64 for name in ALL} | {"EKG EKG": 64, "1": 64, "2": 64, "SPO2": 64}
+CHANNELS = {f"EEG {name}": 256 for name in ALL} | {"EKG EKG": 256, "1": 256, "2": 256, "SPO2": 256}
 HEAD = (
     "PN99\r\nData Sampling Rate: 512 Hz\r\n****\r\nChannels in EDF files:\r\nChannel 1: Fp1  \r\n"
 )
@@ -36,10 +42,9 @@ def listed(folder: Path, patient: str, text: str) -> None:
     (folder / f"Seizures-list-{patient}.txt").write_text(HEAD + text, encoding="latin-1")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def miniature(folder: Path) -> Path:
     """Four patients; a seizure that fills windows, ends at a border, and lies past midnight."""
-    folder = tmp_path_factory.mktemp("siena") / "siena-scalp-eeg-database-1.0.0"
+    folder = folder / "siena-scalp-eeg-database-1.0.0"
     for name, seconds, start in (
         ("PN00-1.edf", 65, "19:39:33"),
         ("PN01-1.edf", 60, "23:59:40"),
@@ -54,8 +59,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("siena"))
+
+
 def test_windows_that_a_seizure_touches_at_all(data: Path, tmp_path: Path) -> None:
-    task, _ = corpus_of("siena@specmoe", data, 64, tmp_path / "c")
+    task = load_task("siena@specmoe", data)
     windows = windows_of("siena@specmoe", data, 64, tmp_path / "c")
     assert counts(windows.table) == {
         "PN00": {"seizure": 4, "no seizure": 2},  # from 15 to 44 s; 5 s are left over
@@ -73,7 +83,8 @@ def test_windows_that_a_seizure_touches_at_all(data: Path, tmp_path: Path) -> No
 def test_variants(data: Path, tmp_path: Path) -> None:
     windows = windows_of("siena+without-pn10@loso", data, 64, tmp_path / "w")
     assert sorted(counts(windows.table)) == ["PN00", "PN01", "PN13"]
-    _, corpus = corpus_of("siena+19-electrodes@loso", data, 64, tmp_path / "n")
+    task = load_task("siena+19-electrodes@loso", data)
+    corpus = corpus_of(task, data, tmp_path / "n", unfiltered(64))
     assert len(corpus.recordings["ch_names"].iloc[0]) == 19
     assert load_task("siena+second-readings@loso", data).labels.reader == "siena-second"
 

@@ -10,7 +10,7 @@ from berger.errors import BergerError
 from berger.recordings import Annotation
 from berger.tasks import load_task
 from berger.tasks.readers import Told, sleep_edfx
-from tests.tasks.catalogue.recorded import (
+from tests.tasks.catalogue.made import (
     counts,
     lost,
     windows_of,
@@ -51,9 +51,8 @@ NIGHT = stages(
 SHORT = stages((90, "W"), (30, "1"), (60, "2"), (30, "4"), (30, "R"))
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sleep") / "sleep-edf-database-expanded-1.0.0"
+def miniature(folder: Path) -> Path:
+    folder = folder / "sleep-edf-database-expanded-1.0.0"
     cassette, telemetry = folder / "sleep-cassette", folder / "sleep-telemetry"
     nights = (("SC4001E", "C", NIGHT), ("SC4002E", "C", SHORT), ("SC4191F", "P", SHORT))
     nights += (("SC4201F", "C", SHORT),)
@@ -64,6 +63,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_edf(telemetry / "ST7011J0-PSG.edf", {"EEG Fpz-Cz": 100, "EEG Pz-Oz": 100}, 240)
     write_hypnogram(telemetry / "ST7011JP-Hypnogram.edf", SHORT)
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("sleep"))
 
 
 def test_nights_and_half_an_hour_around_them(data: Path, tmp_path: Path) -> None:

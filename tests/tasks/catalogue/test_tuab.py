@@ -11,7 +11,7 @@ import pytest
 from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.tasks import cut_windows, find_data, load_task
-from tests.tasks.catalogue.made import corpus_of, folds_of, write
+from tests.tasks.catalogue.made import corpus_of, folds_of, write_edf
 
 TWENTY_THREE = "FP1 FP2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T3 T4 T5 T6 A1 A2 FZ CZ PZ T1 T2"
 LABELS = [f"EEG {name}-REF" for name in TWENTY_THREE.split()] + ["EEG EKG1-REF", "PHOTIC-REF"]
@@ -31,14 +31,19 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuab") / "v3.0.1"
+def miniature(folder: Path) -> Path:
+    folder = folder / "v3.0.1"
     for name, seconds in FILES.items():
-        write(folder / "edf" / name, LABELS, 256 if "aaaaaaad" in name else 250, seconds)
+        rate = 256 if "aaaaaaad" in name else 250
+        write_edf(folder / "edf" / name, dict.fromkeys(LABELS, rate), seconds)
     (folder / "AAREADME.txt").write_text("as distributed")
     (folder / "edf/train/normal/01_tcp_ar/._aaaaaaab_s001_t000.edf").write_bytes(b"AppleDouble")
     return folder
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("tuab"))
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +97,7 @@ def test_the_older_tree_and_the_variants(tmp_path: Path) -> None:
         )
     ]
     for name in files:
-        write(tmp_path / name, LABELS, 250, 10)
+        write_edf(tmp_path / name, dict.fromkeys(LABELS, 250), 10)
     task = load_task("tuab+labram@given", tmp_path)
     corpus = corpus_of(task, tmp_path, tmp_path / "corpus")
     table = cut_windows(task, corpus).table
@@ -112,7 +117,7 @@ def test_recordings_that_do_not_fit(release: Path, tmp_path: Path) -> None:
     folder = tmp_path / "edf"
     shutil.copytree(release / "edf" / "train", folder / "train")
     lacking = folder / "train/normal/01_tcp_ar/aaaaaaab_s001_t000.edf"
-    write(lacking, [name for name in LABELS if "T5" not in name], 250, 20)
+    write_edf(lacking, {name: 250 for name in LABELS if "T5" not in name}, 20)
     task = load_task("tuab@given", folder)
     corpus = corpus_of(task, folder, tmp_path / "corpus")
     (reason,) = corpus.recordings.loc[corpus.recordings["status"] != "ok", "reason"]

@@ -10,7 +10,7 @@ from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.tasks import TaskConfig, cut_windows, load_task
 from berger.tasks.readers import READERS, Told
-from tests.tasks.catalogue.made import corpus_of, folds_of, write
+from tests.tasks.catalogue.made import corpus_of, folds_of, write_edf
 
 TWENTY_ONE = "FP1 FP2 F3 F4 C3 C4 P3 P4 O1 O2 F7 F8 T3 T4 T5 T6 A1 A2 FZ CZ PZ"
 LABELS = [f"EEG {name}-REF" for name in TWENTY_ONE.split()]
@@ -26,16 +26,20 @@ FILES = {
 }
 
 
-@pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tuev") / "v2.0.1"
+def miniature(folder: Path) -> Path:
+    folder = folder / "v2.0.1"
     for name, events in FILES.items():
         path = folder / "edf" / f"{name}.edf"
-        write(path, LABELS, 250, 20)
+        write_edf(path, dict.fromkeys(LABELS, 250), 20)
         lines = [f"{channel},{start},{start + 1},{code}" for channel, start, code in events]
         path.with_suffix(".rec").write_text("\n".join(lines) + "\n")
         (path.parent / f"{path.stem}_ch000.lab").write_text("1000000 1100000 bckg\n")
     return folder
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return miniature(tmp_path_factory.mktemp("tuev"))
 
 
 @pytest.fixture(scope="module")
