@@ -97,7 +97,10 @@ def test_a_folder_of_another_version(name: str, refused: Refused, tmp_path: Path
 
 
 LABEL_FILES = {
-    "bcic2020-3": ("Test set/*.csv", r"save the sheet Track3 of Track3_Answer Sheet_Test\.xlsx as"),
+    "bcic2020-3": (
+        "Test set/*.xlsx",
+        r"spreadsheet that is distributed with it; fetch .*Sheet_Test\.xlsx",
+    ),
     "chb-mit": ("chb02/*.txt", r"chb02-summary\.txt: cannot be read"),
     "hmc": ("recordings/SN002*.txt", r"SN002_sleepscoring\.txt: cannot be read"),
     "isruc": ("subgroupI/41/41_1.txt", r"41\.rec: no file \{stem\}_1\.txt lies beside it"),
