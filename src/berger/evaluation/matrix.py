@@ -300,6 +300,7 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
         found[f"weights of {name}"] = sha256(file) if file.is_file() else None
     # what only a report shows; and fields that an earlier Berger did not have are as they were
     told = {"title", "description", "licence", "paper", "source", "facts", "published"}
+    told |= {"sleep_stages", "splits", "variants"}
     return found | {
         f"task {name}": task.model_dump(
             mode="json",
