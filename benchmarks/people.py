@@ -49,7 +49,7 @@ def interval(values: npt.NDArray[np.float64], sign: str = "") -> str:
 
 def questions(corpus: Corpus, run: Path) -> tuple[Question, npt.NDArray[np.str_], list[str]]:
     """The task's windows, whose each is, and who was held out."""
-    task = load_task("eegmat")
+    task = load_task("eegmat@k-fold")
     table = labelled_windows(task, corpus)
     windows = corpus.windows_at(table, task.window_seconds)
     contract = InputContract(sfreq=corpus.manifest.preprocessing.sfreq)

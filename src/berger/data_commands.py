@@ -162,7 +162,8 @@ def fetch(
         tell=common.say,
     )
     telling.tell_failures([f"{row.file}: {row.reason}" for row in fetched.failed])
-    common.say(str(fetched))
+    if not dry_run:
+        common.say(str(fetched))
     if fetched.failed:
         raise BergerError(
             f"{len(fetched.failed)} of {len(fetched.rows)} files are missing; the same command "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from berger.corpus import Corpus, PreparationSummary
     from berger.tasks import FolderCheck, TaskConfig
     from berger.tasks.facts import WindowCount
-    from berger.tasks.splits import AnySplit
+    from berger.tasks.splits import AnySplit, TrialSplit
 
 MOST_FAILURES = 10
 
@@ -128,9 +128,6 @@ def describe_task(task: TaskConfig) -> str:
 
 def describe_split(split: AnySplit) -> str:
     """Return in words who is tested by what was learned from whom."""
-    about = getattr(split, "about", "")
-    if about:
-        return str(about)
     if split.by == "k-fold":
         return "everybody is tested once, in groups drawn by the seed"
     if split.by == "subject":
@@ -142,15 +139,45 @@ def describe_split(split: AnySplit) -> str:
     if split.by == "fixed" and split.table is not None:
         return f"lists of people, {split.table} (SHA-256 {str(split.sha256)[:16]})"
     if split.by == "fixed":
-        chosen = f", {len(split.validation)} to choose by" if split.validation else ""
+        n_chosen = len(split.validation)
+        chosen = f", {n_chosen} to choose by" if n_chosen else ", some of them to choose by"
         return f"{len(split.train)} people to learn from{chosen}, {len(split.test)} tested"
-    if split.by == "file name":
-        folders = ", ".join(f"{name} is {part}" for name, part in split.parts.items())
-        chosen = "" if "validation" in split.parts.values() else "; some of train to choose by"
-        if split.last is not None:
-            chosen = f"; the last {split.last:.0%} of train to choose by"
-        return f"by names of folders or files: {folders}{chosen}"
-    return split.by
+    if split.by == "trial":
+        return f"trials of every recording by number: {_trials(split)}{_PEOPLE[split.people]}"
+    names = {
+        part: ", ".join(name for name, its in split.parts.items() if its == part)
+        for part in split.parts.values()
+    }
+    told = f"by names of folders or files: {names['train']} to learn from"
+    if "validation" in names:
+        told += f", {names['validation']} to choose by"
+    told += f", {names['test']} tested"
+    if split.last is not None:
+        of = "each list of train" if "(?P<list>" in split.pattern else "train"
+        told += f"; the last {split.last:.0%} of the people of {of} to choose by"
+    elif "validation" not in names:
+        told += "; some of train to choose by"
+    return f"{told}{_PEOPLE[split.people]}"
+
+
+_PEOPLE = {
+    "separate": "",
+    "test separate": "; some people are both learned from and chosen by",
+    "shared": "; people tested were also learned from",
+    "each alone": "; each person alone",
+}
+
+
+def _trials(split: TrialSplit) -> str:
+    if split.groups:
+        return (
+            f"{' | '.join(', '.join(map(str, group)) for group in split.groups)}, each tested once"
+        )
+    train, validation, test = (
+        ", ".join(map(str, part)) for part in (split.train, split.validation, split.test)
+    )
+    chosen = f", {validation} to choose by" if validation else ", some of them to choose by"
+    return f"{train} to learn from{chosen}, {test} tested"
 
 
 def describe_check(check: FolderCheck) -> str:

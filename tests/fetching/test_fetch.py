@@ -20,7 +20,7 @@ from berger import cli, fetching
 from berger.errors import BergerError
 from berger.fetching import FetchSummary, fetch, place_of, transfer
 from berger.tasks import TaskConfig, catalogue, load_task
-from berger.tasks.downloads import ByHand
+from berger.tasks.downloads import ByHand, PhysioNet
 from tests.fetching.server import Server
 
 FILES = {
@@ -536,6 +536,28 @@ def test_a_failure_ends_with_2_and_is_named(
     server.files[BIG] = FILES[BIG]
     cli.main(command)
     assert "1 fetched, 2 kept, 0 failed." in capsys.readouterr().out
+
+
+def test_a_dry_run_says_nothing_of_what_was_not_done(
+    server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("berger.tasks.load_task", lambda _: task_of())
+    cli.main(["fetch", "made", "--out", str(tmp_path / "out"), "--mirror", server.url, "--dry-run"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "would be fetched" in line
+
+
+def test_variants_with_other_recordings_are_fetched_with_them() -> None:
+    download = load_task("physionet-mi+done").facts.download
+    assert isinstance(download, PhysioNet)
+    runs = {name[-7:] for name in load_task("physionet-mi+done").recordings}
+    assert {name[-7:] for name in download.files} == runs
+    for variant in ("chb-mit+biot", "chb-mit+chb24-listed", "siena+without-pn10"):
+        plain = load_task(variant.partition("+")[0]).facts
+        assert load_task(variant).facts.download == plain.download
 
 
 @pytest.mark.parametrize("name", catalogue())

@@ -310,6 +310,9 @@ def test_tables_further_up_hold_for_recordings_with_the_same_parts(root):
     (root / "task-rest_events.tsv").write_text(rows(header, (1, 1, "another task")))
     (root / "events.tsv").write_text(rows(header, (1, 1, "all")))
     assert descriptions(EDF) == descriptions(VHDR) == ["task"]
+    beside = (root / VHDR).parent  # what macOS keeps of a file on disks of others
+    (beside / f"._{Path(VHDR).stem.rpartition('_')[0]}_events.tsv").write_bytes(bytes(8))
+    assert descriptions(VHDR) == ["task"]
     nearer = root / "sub-01" / "sub-01_events.tsv"
     nearer.write_text(rows(header, (1, 1, "subject")))
     assert descriptions(EDF) == ["subject"]

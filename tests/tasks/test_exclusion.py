@@ -234,6 +234,12 @@ def test_what_is_written_wrongly(tueg: Path, given: str, words: str) -> None:
         people(given, tueg=tueg)
 
 
+def test_lists_as_windows_writes_them(tueg: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "people.txt"
+    listed.write_bytes(b"\xef\xbb\xbfaaaaaaaf\r\naaaaaaag\r\n")
+    assert people(f"tuab={listed}", tueg=tueg) == [("aaaaaaaf", "aaaaaaag")]
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -256,9 +256,15 @@ def test_windows_of_tuab(tmp_path: Path) -> None:
     assert "lacks P7 of `bipolar`" in check.faults["reason"][0]
     assert found(check)["windows, train + validation (given)"] == ("8", "5", False)
     shutil.rmtree(tmp_path / "eval")
-    told = found(check_folder(with_counts("tuab", tmp_path, count)))["windows, test (given)"]
+    check = check_folder(with_counts("tuab", tmp_path, count))
+    told = found(check)["windows by parts (given)"]
+    assert told[0] == "train + validation 8, test 2"
     assert told[1].startswith("not told: abnormal/01_tcp_ar/aaaaaaad_s001_t000.edf: its name does")
     assert told[2] is False
+    assert check.difference.endswith(
+        "is to be had from https://isip.piconepress.com/projects/nedc/html/tuh_eeg/; apply: the "
+        "form on that page, signed and mailed to help@nedcdata.org."
+    )
 
 
 def test_windows_of_tuev_and_of_which_version_they_are(tmp_path: Path) -> None:

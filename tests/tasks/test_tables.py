@@ -96,6 +96,13 @@ def test_files_beside_a_recording(tmp_path: Path) -> None:
         file_beside(own, "{stem}.csv", "(?P<stem>ST)")
 
 
+def test_what_macos_leaves_is_no_file_beside_a_recording(tmp_path: Path) -> None:
+    for name in ("a_eeg.edf", "a_events.tsv", "._a_eeg.edf", "._a_events.tsv"):
+        (tmp_path / name).touch()
+    found = file_beside(tmp_path / "a_eeg.edf", "*_events.tsv", None)
+    assert found == tmp_path / "a_events.tsv"
+
+
 def test_a_hypnogram_begins_with_its_recording(tmp_path: Path) -> None:
     record(tmp_path / "night.edf", 2)
     path = tmp_path / "stages.edf"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from berger import open_corpus
 from berger.configuration import load_config
@@ -391,6 +392,29 @@ def test_folds_beside_several_splits() -> None:
     del splits["five"]
     with pytest.raises(BergerError, match="n_folds belongs to the split k-fold"):
         task_of(splits=splits, n_folds=5, split=splits["loso"], split_name="loso")
+
+
+def test_a_file_names_its_split_and_its_variant(tmp_path: Path) -> None:
+    labels = {"from": "annotations", "classes": {"a": "a", "b": "b"}}
+    content: dict[str, object] = {"name": "mine", "window_seconds": 2, "labels": labels}
+    content["splits"] = {"five": {"by": "k-fold"}, "loso": {"by": "subject"}}
+    content["variants"] = {"long": {"about": "of others", "window_seconds": 4}}
+
+    def loaded(behind: str = "", **fields: str) -> TaskConfig:
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(content | fields))
+        return load_task(f"{path}{behind}")
+
+    assert loaded(split_name="loso").split.by == "subject"
+    assert (loaded(variant="long").window_seconds, loaded().window_seconds) == (4, 2)
+    both = loaded(split_name="loso", variant="long")
+    assert (both.split.by, both.window_seconds) == ("subject", 4)
+    assert loaded("@five", split_name="loso", variant="long").split.by == "k-fold"
+    assert TaskConfig.model_validate(both.model_dump(by_alias=True)).split == both.split
+    with pytest.raises(BergerError, match="split_name: 'nosuch' is none of splits, but five, loso"):
+        loaded(split_name="nosuch")
+    with pytest.raises(BergerError, match="mine: has no variant 'nosuch', only long"):
+        loaded(variant="nosuch")
 
 
 def test_bipolar_channels_of_a_task() -> None:

@@ -298,9 +298,15 @@ def _inputs(config: EvaluationConfig, tasks: dict[str, TaskConfig]) -> dict[str,
     for name, model in config.published_models.items():
         file = model.weights
         found[f"weights of {name}"] = sha256(file) if file.is_file() else None
-    shown_only = {"sleep_stages", "published"}  # by the report
+    # what only a report shows; and fields that an earlier Berger did not have are as they were
+    told = {"title", "description", "licence", "paper", "source", "facts", "published"}
+    told |= {"sleep_stages", "splits", "variants"}
     return found | {
-        f"task {name}": task.model_dump(mode="json", exclude=shown_only)
+        f"task {name}": task.model_dump(
+            mode="json",
+            exclude=told | {"sleep_stages", "splits", "variants"},
+            exclude_defaults=True,
+        )
         for name, task in tasks.items()
     }
 

@@ -162,8 +162,10 @@ def fetch(
         files = _of(subjects, files, download, task)
         if dry_run:
             files = list(_with_lengths(files, line, at_once))
-            tell(f"{task.name}: {_amount(files)} would be fetched into {out}.")
-            return FetchSummary(out, (), " ".join(remarks))
+            tell(
+                " ".join([f"{task.name}: {_amount(files)} would be fetched into {out}.", *remarks])
+            )
+            return FetchSummary(out, ())
         with _locked(out):
             rows, missing = _here(out, files, line, at_once, progress)
             _tell_before(task, out, rows, missing, tell)

@@ -307,7 +307,11 @@ class _Place:
         folder, ending = self.folder, f"_{suffix}{extension}"
         while True:
             with os.scandir(folder) as files:  # a root may hold thousands of subjects
-                names = [file.name for file in files if f"_{file.name}".endswith(ending)]
+                names = [
+                    file.name
+                    for file in files
+                    if f"_{file.name}".endswith(ending) and not file.name.startswith("._")  # macOS
+                ]
             shared = {
                 name: len(entities)
                 for name in names

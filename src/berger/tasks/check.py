@@ -80,13 +80,14 @@ class FolderCheck:
         wrong = [row for row in self.table.itertuples() if row.ok is False]
         told = "; ".join(f"{row.fact}: {row.found}, not {row.expected}" for row in wrong)
         facts = self.task.facts
-        place = facts.apply or facts.url or self.task.source or "its source"
+        place = facts.url or self.task.source or "its source"
+        asked = f"; apply: {facts.apply}" if facts.access != "open" and facts.apply else ""
         version = f" {facts.version}" if facts.version else ""
         if not wrong:
             return ""
         return (
             f"{self.folder}: differs from the facts of {self.task.name}{version} ({told}); what is "
-            f"there can be worked with, the rest is to be had from {place}."
+            f"there can be worked with, the rest is to be had from {place}{asked}."
         )
 
 
@@ -333,8 +334,9 @@ def _windows(task: TaskConfig, every: list[_Seen]) -> Iterator[_Row]:
         try:
             found = [_in_parts(task, count, every) for count in known]
         except BergerError as error:
-            for part, n in known[0].counts.items():
-                yield f"windows, {part} ({split})", str(n), f"not told: {error}", False
+            counts = ", ".join(f"{part} {n}" for part, n in known[0].counts.items())
+            why = str(error).removesuffix(".")
+            yield f"windows by parts ({split})", counts, f"not told: {why}", False
             continue
         # of several versions that which it seems to be
         nearest = min(

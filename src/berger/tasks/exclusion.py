@@ -165,7 +165,7 @@ def _part(path: Path, split: FileNameSplit, data: Path) -> str:
 
 def _listed(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BergerError(f"{path}: cannot be read as a list of people ({error}).") from error
     people = [line.strip() for line in lines if line.strip() and not line.startswith("#")]

@@ -153,7 +153,8 @@ def file_beside(path: Path, name: str, stem: str | None) -> Path | None:
         own = match["stem"]
     literal = re.sub(r"([*?[])", r"[\1]", own)  # in the recording's name they are no wildcards
     fitting = sorted(path.parent.glob(name.replace("{stem}", literal)))
-    fitting = [file for file in fitting if file != path]
+    # "._NAME" is what macOS keeps of a file on disks of others
+    fitting = [file for file in fitting if file != path and not file.name.startswith("._")]
     if len(fitting) > 1:
         several = " and ".join(file.name for file in fitting)
         raise BergerError(

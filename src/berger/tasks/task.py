@@ -286,6 +286,16 @@ class TaskConfig(Config):
             seconds = 1.0
         return given | {"window_seconds": seconds}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _split_of_that_name(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("split_name") is None or "split" in given:
+            return given
+        splits = given.get("splits")
+        if not isinstance(splits, dict) or given["split_name"] not in splits:
+            return given  # `_has_one_split` will say so
+        return given | {"split": splits[given["split_name"]]}
+
     @model_validator(mode="after")
     def _has_one_montage(self) -> Self:
         _demand(
@@ -383,6 +393,11 @@ class TaskConfig(Config):
     @model_validator(mode="after")
     def _has_one_split(self) -> Self:
         _demand(
+            self.split_name is None or self.split_name in self.splits,
+            f"split_name: {self.split_name!r} is none of splits, but "
+            f"{', '.join(self.splits) or 'there are none'}",
+        )
+        _demand(
             not self.splits or self.split_name is not None or "split" not in self.model_fields_set,
             "split and splits exclude each other; remove one",
         )
@@ -433,7 +448,8 @@ def load_task(task: str | Path, data: Path | None = None) -> TaskConfig:
     """
     task, variant, split = _named(task)
     path = locate(task, catalogue(), "task")
-    config = _as_chosen(load_config(TaskConfig, path), path, variant, split)
+    config = load_config(TaskConfig, path)
+    config = _as_chosen(config, path, variant or config.variant, split or config.split_name)
     config._data = _data_folder(config, task, data)
     config._own_folder = path.parent
     return config

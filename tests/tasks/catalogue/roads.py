@@ -93,7 +93,7 @@ ROADS = {
         ("305", "530"),
         own_names=("PFC", "dHC", "vHC", "MD", "CA3"),
     ),
-    "eegmat": Road(test_eegmat.miniature, tuple(test_eegmat.PEOPLE[:6])),
+    "eegmat": Road(test_eegmat.miniature, tuple(test_eegmat.PEOPLE[:6]), "@k-fold"),
     "eegmmidb": Road(test_physionet_mi.miniature_within_people, ("S001", "S002")),
     "hmc": Road(test_hmc.miniature, ("SN001", "SN002", "SN003", "SN013"), "@k-fold"),
     "isruc": Road(test_isruc.miniature, ("1", "41", "85", "100"), "@loso"),

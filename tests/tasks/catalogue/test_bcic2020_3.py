@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import openpyxl
 import pytest
 import scipy.io
 
@@ -46,16 +47,25 @@ def write_person(folder: Path, person: str) -> None:
 
 def write_sheet(file: Path) -> None:
     columns = [words_of(person, "Test") for person in PEOPLE]
-    rows = [
-        ["Track 3"] + [""] * (2 * len(PEOPLE) - 1),
-        [cell for person in PEOPLE for cell in (f"Data_Sample{person}", "")],
+    rows: list[list[str | int | None]] = [
+        ["Track 3"],
+        [cell for person in PEOPLE for cell in (f"Data_Sample{person}", None)],
         ["Trial #", "True Label"] * len(PEOPLE),
         *(
-            [str(c) for word in row for c in (k, word)]
+            [cell for word in row for cell in (k, word)]
             for k, row in enumerate(zip(*columns, strict=True), 1)
         ),
     ]
-    file.write_text("\n".join(",".join(["", *row]) for row in rows), encoding="utf-8-sig")
+    write_rows(file, [[None, *row] for row in rows])
+
+
+def write_rows(file: Path, rows: Sequence[Sequence[str | int | None]]) -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "Track2"  # another track's sheet comes first
+    sheet = book.create_sheet("Track3")
+    for row in rows:
+        sheet.append(row)
+    book.save(file)
 
 
 def miniature(folder: Path) -> Path:
@@ -114,7 +124,7 @@ def test_all_three_files_of_a_person_are_one_person(folder: Path, corpus: Corpus
 def test_a_sheet_may_lie_a_folder_above(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "Test set" / "Data_Sample02.mat"
     with pytest.raises(
-        BergerError, match=r"save the sheet Track3 of .*xlsx as .*Test set/Track3_A"
+        BergerError, match=r"lie in a spreadsheet that is distributed with it; fetch .*/Track3_A"
     ):
         read(place, TRIALS)
     place.parent.mkdir()
@@ -127,19 +137,26 @@ def test_a_sheet_may_lie_a_folder_above(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sheet", "message"),
     [
-        ("Data_Sample01,\nT,L\n1,4\n2,3\n", "has 3 trials, but 2 words"),
-        ("Data_Sample01,\nT,L\n1,4\n3,3\n", "line 4 has '3' and '3' of Data_Sample01, but trial 2"),
-        ("Data_Sample01,\nT,L\n1,0\n", "line 3 has '1' and '0'"),
-        ("Data_Sample01,\nT,L\n1\n", "line 3 has '1' and ''"),
-        ("Data_Sample02,\nT,L\n1,4\n", "names Data_Sample01 0 times"),
-        ("Data_Sample01,Data_Sample01\n", "names Data_Sample01 2 times"),
-        (b"\xff\xfe\x00", "cannot be read .* save it as CSV in UTF-8"),
+        ([["Data_Sample01"], ["T", "L"], [1, 4], [2, 3]], "has 3 trials, but 2 words"),
+        (
+            [["Data_Sample01"], ["T", "L"], [1, 4], [3, 3]],
+            "line 4 has '3' and '3' of Data_Sample01, but trial 2",
+        ),
+        ([["Data_Sample01"], ["T", "L"], [1, 0]], "line 3 has '1' and '0'"),
+        ([["Data_Sample01"], ["T", "L"], [1]], "line 3 has '1' and ''"),
+        ([["Data_Sample02"], ["T", "L"], [1, 4]], "names Data_Sample01 0 times"),
+        ([["Data_Sample01", "Data_Sample01"]], "names Data_Sample01 2 times"),
+        (b"\xff\xfe\x00", "cannot be read .*; fetch it again"),
     ],
 )
-def test_a_wrong_sheet_is_refused(tmp_path: Path, sheet: str | bytes, message: str) -> None:
+def test_a_wrong_sheet_is_refused(
+    tmp_path: Path, sheet: list[list[str | int | None]] | bytes, message: str
+) -> None:
     (tmp_path / "Test set").mkdir()
-    content = sheet if isinstance(sheet, bytes) else sheet.encode()
-    (tmp_path / "Test set" / SHEET).write_bytes(content)
+    if isinstance(sheet, bytes):
+        (tmp_path / "Test set" / SHEET).write_bytes(sheet)
+    else:
+        write_rows(tmp_path / "Test set" / SHEET, sheet)
     with pytest.raises(BergerError, match=message) as caught:
         read(tmp_path / "Test set" / "Data_Sample01.mat", TRIALS)
     assert "\n" not in str(caught.value)

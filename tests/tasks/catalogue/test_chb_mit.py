@@ -74,6 +74,11 @@ def test_windows_that_a_seizure_touches_at_all(data: Path, tmp_path: Path) -> No
 def test_variants(data: Path, tmp_path: Path) -> None:
     windows = windows_of("chb-mit+chb24-listed@loso", data, 64, tmp_path / "l")
     assert sorted(counts(windows.table)) == ["1", "chb02", "chb17"]
+    windows = windows_of("chb-mit+biot-paper@loso", data, 64, tmp_path / "p")
+    assert sorted(counts(windows.table)) == ["1", "chb02", "chb17"]
+    windows = windows_of("chb-mit+biot@loso", data, 64, tmp_path / "b")
+    assert sorted(counts(windows.table)) == ["1", "chb02", "chb24"]
+    assert not windows.table["recording"].str.contains("+", regex=False).any()
     task = load_task("chb-mit+18-channels@loso", data)
     corpus = corpus_of(task, data, tmp_path / "n", unfiltered(64))
     assert [*corpus.recordings["ch_names"].iloc[0]] == [*PAIRS, "FZ-CZ", "CZ-PZ"]

@@ -27,9 +27,8 @@ def miniature(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("variant", ["cbramod", "cbramod-19"])
-def test_the_people_of_cbramod(variant: str) -> None:
-    task = load_task(f"eegmat+{variant}")
+def test_the_people_of_cbramod() -> None:
+    task = load_task("eegmat@cbramod")
     (fold,) = task.folds(PEOPLE, [None] * 36, validation_share=0.2, seed=0)
     assert fold.train == tuple(PEOPLE[:28])
     assert fold.validation == tuple(PEOPLE[28:32])
@@ -38,15 +37,15 @@ def test_the_people_of_cbramod(variant: str) -> None:
         task.folds(PEOPLE[:24], [None] * 24, validation_share=0.2, seed=0)
 
 
-def test_folds_by_person_stay_the_default() -> None:
-    task = load_task("eegmat")
+def test_folds_by_person() -> None:
+    task = load_task("eegmat@k-fold")
     folds = task.folds(PEOPLE[:24], [None] * 24, validation_share=0.2, seed=0)
     assert len(folds) == 6
     assert sorted(person for fold in folds for person in fold.test) == PEOPLE[:24]
 
 
 def test_the_difference_of_the_ear_lobes_is_a_channel(real_data: Path, tmp_path: Path) -> None:
-    for variant, n_channels in (("+cbramod", 20), ("+cbramod-19", 19)):
+    for variant, n_channels in (("+cbramod", 20), ("+scalp", 19)):
         task = load_task(f"eegmat{variant}")
         config = preparation(task, PreprocessingConfig())
         file = real_data / "eegmat" / "Subject00_2.edf"
@@ -67,7 +66,7 @@ def test_the_24_people_that_are_here(
     """Rest and arithmetic as the description has them, and everybody tested once."""
     out = tmp_path / "adapted"
     words = ["adapt", "probe", "--checkpoint", str(adapted_of("eegmat", "dare") / "pretrained")]
-    words += ["--task", "eegmat", "--data", str(real_data / "eegmat"), "--out", str(out)]
+    words += ["--task", "eegmat@k-fold", "--data", str(real_data / "eegmat"), "--out", str(out)]
     main([*words, "--baselines", "[]", "--quiet", "--device", "cpu", "--workers", "1"])
     corpus = open_corpus(out / "corpus")
     assert (len(corpus.recordings), {*corpus.recordings["status"]}) == (48, {"ok"})

@@ -12,7 +12,7 @@ import pytest
 from berger.corpus import Corpus
 from berger.errors import BergerError
 from berger.recordings import Annotation
-from berger.tasks import cut_windows, load_task
+from berger.tasks import check_folder, cut_windows, load_task
 from berger.tasks.readers import READERS, Told
 from tests.tasks.catalogue.made import corpus_of, folds_of
 
@@ -95,6 +95,11 @@ def test_two_seconds_around_each_feedback(folder: Path, corpus: Corpus) -> None:
     names = corpus.recordings["ch_names"][0]
     assert len(names) == 56
     assert "PO8" in names
+
+
+def test_the_channels_are_as_the_facts_say(folder: Path) -> None:
+    table = check_folder("kaggle-ern", folder).table.set_index("fact")
+    assert table.loc["channels", ["found", "ok"]].tolist() == ["all of them", True]
 
 
 def test_without_the_labels_of_the_test_people(folder: Path, corpus: Corpus) -> None:

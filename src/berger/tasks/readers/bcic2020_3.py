@@ -6,17 +6,18 @@ that of the test files means nothing, their words came later as a sheet of a spr
 
 from __future__ import annotations
 
-import csv
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from berger.errors import BergerError
 from berger.recordings import Annotation, read_matlab
 from berger.tasks.readers.told import Told
 
-SHEET = "Track3_Answer Sheet_Test.csv"
+SHEET, TRACK = "Track3_Answer Sheet_Test.xlsx", "Track3"
 WORDS = ("1", "2", "3", "4", "5")
 
 
@@ -75,16 +76,19 @@ def _in_sheet(path: Path) -> list[str]:
     sheet = next((file for file in sheets if file.is_file()), None)
     if sheet is None:
         raise BergerError(
-            f"{path}: the words of its trials lie in a spreadsheet; save the sheet Track3 of "
-            f"{SHEET.removesuffix('csv')}xlsx as {sheets[0]}."
+            f"{path}: the words of its trials lie in a spreadsheet that is distributed with it; "
+            f"fetch {sheets[0]}."
         )
     try:
-        rows = list(csv.reader(sheet.read_text(encoding="utf-8-sig").splitlines()))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        table = pd.read_excel(sheet, sheet_name=TRACK, header=None, dtype=str, engine="openpyxl")
+    except ImportError as error:
         raise BergerError(
-            f"{sheet}: cannot be read ({reason}); save it as CSV in UTF-8."
+            f"{sheet}: spreadsheets are read by openpyxl; `pip install 'berger[formats]'`."
         ) from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SyntaxError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise BergerError(f"{sheet}: cannot be read ({reason}); fetch it again.") from error
+    rows: list[list[str]] = table.fillna("").to_numpy().tolist()
     places = [
         (line, column)
         for line, row in enumerate(rows)
@@ -93,7 +97,7 @@ def _in_sheet(path: Path) -> list[str]:
     ]
     if len(places) != 1:
         raise BergerError(
-            f"{sheet}: names {path.stem} {len(places)} times instead of once; save the sheet again."
+            f"{sheet}: names {path.stem} {len(places)} times instead of once; fetch it again."
         )
     ((above, column),) = places
     words: list[str] = []
@@ -104,7 +108,7 @@ def _in_sheet(path: Path) -> list[str]:
         if trial != str(len(words) + 1) or word not in WORDS:
             raise BergerError(
                 f"{sheet}: line {line} has {trial!r} and {word!r} of {path.stem}, but trial "
-                f"{len(words) + 1} and a word from 1 to {len(WORDS)} are due; save the sheet again."
+                f"{len(words) + 1} and a word from 1 to {len(WORDS)} are due; fetch it again."
             )
         words.append(word)
     return words

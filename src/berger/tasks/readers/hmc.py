@@ -82,8 +82,9 @@ def _table_of(recording: Path) -> _Table:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise BergerError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); put the table of "
+            f"{path}: cannot be read ({reason}); put the table of "
             f"{recording.name} there, as it is distributed."
         ) from error
     names = [name.strip() for name in lines[0].split(",")] if lines else []
