@@ -561,6 +561,8 @@ def test_a_mixture_is_fine_tuned_and_predicts(
     with_validation = [line for line in lines if "validation_loss" in line]
     assert len(with_validation) == 2 * len(record["folds"])
     assert len(lines) > len(with_validation)  # the network for everybody
+    assert {line["model"] for line in lines} == {"fine-tuned"}
+    assert all(0 <= line[f"gate_{expert}"] <= 1 for line in lines for expert in range(2))
 
     first = sorted(tiny_recordings.glob("*.edf"))[0]
     failures = predict(out / "checkpoint", [first], tmp_path / "scores", quiet=True)
