@@ -236,8 +236,8 @@ def test_a_command_says_so_before_any_work(
 
     monkeypatch.setitem(sys.modules, "wandb", None)
     out = tmp_path / "run"
+    given = f"pretrain spechinet-demo --corpus {tmp_path / 'none'} --out {out}"
     with pytest.raises(SystemExit) as ended:
-        given = f"pretrain spechinet-demo --corpus {tmp_path / 'none'} --out {out}"
         main([*given.split(), "--experts", str(experts), "--log-to", "wandb"])
     assert ended.value.code == 2
     said = capsys.readouterr().err

@@ -57,10 +57,10 @@ def training_blocks(run: Run, watched: str) -> Iterator[Block]:
         if model.get("dropout") or model.get("decoder_dropout")
         else ""
     )
-    terms = figures.terms(log)
+    total, terms = figures.total_loss(log), figures.terms(log)
     shown = "; then the weighted terms of which it is the sum" if terms else ""
     yield Figure(
-        (figures.total_loss(log), *terms),
+        (total, *terms),
         f"Loss in training and on {watched}{shown}. Good: both fall and level off. Bad: the loss "
         f"on {watched} turns upward while that of training still falls, or one term falls only "
         f"because another rises.{smooth}{dropout}",
