@@ -113,7 +113,9 @@ def pretrain_experts(
     if is_first():
         if not checkpoint.is_dir():
             assemble(runs, checkpoint, config.seed)
-        write_json(out / RECORD_FILE, load_checkpoint(checkpoint).provenance)
+        seconds = sum(_record(run)["wall_seconds"] for run in runs)
+        total = {"wall_seconds": round(seconds, 1)}
+        write_json(out / RECORD_FILE, {**load_checkpoint(checkpoint).provenance, **total})
     wait_for_all()
     return checkpoint
 

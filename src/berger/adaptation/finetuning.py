@@ -163,8 +163,8 @@ class FineTuned:
     history : list of dict
         ``epoch, train_loss, validation_loss, lr, trained_parameters``, one for each epoch; the
         highest learning rate after its last step, and how many values were trained in it. Of a
-        mixture also ``gate_0, gate_1, …``: how much its gate let through of each expert, the mean
-        over the epoch's training windows and all features.
+        mixture with a gate also ``gate_0, gate_1, …``: how much that let through of each expert,
+        the mean over the epoch's training windows and all features.
     """
 
     best_epoch: int
@@ -305,8 +305,9 @@ def fine_tune(
             if isinstance(model, SpecMoE):
                 answers, gates = model.forward_with_gates(batch.signal(device))
                 loss = loss_of(answers, targets) + model.loss_gate(gates)
-                share = len(indices) / len(train.targets)
-                opened = opened + gates.detach().mean((0, 1, 3)) * share
+                if model.config.gate != "none":
+                    share = len(indices) / len(train.targets)
+                    opened = opened + gates.detach().mean((0, 1, 3)) * share
             else:
                 loss = loss_of(_answers(model, batch, device), targets)
             optimizer.zero_grad()

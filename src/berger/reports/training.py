@@ -253,6 +253,7 @@ def epoch_blocks(run: Run) -> Iterator[Block]:
             "How much the gate lets through of each expert's features, the mean over windows, "
             f"electrodes and features of an epoch; after the last epoch: {ends}. Good: experts "
             "keep weights of their own. Bad: all but one go to 0, so that the others are of no "
-            "use; or nothing moves from where an untrained gate begins (0.5, or one over the "
-            "number of experts for the softmax gate).",
+            "use. The softmax gate begins near one over the number of experts. The others have a "
+            "value for every feature and begin near 0.5; they may weigh single features while "
+            "this mean stays.",
         )
