@@ -76,9 +76,9 @@ def test_a_resumed_run_has_the_time_and_energy_of_all_its_parts(
     assert 0 <= record["data_wait"] < 1
 
 
-def write_record(folder: Path, wait: float, skipped: int = 0) -> None:
+def write_record(folder: Path, wait: float, skipped: int = 0, seconds: float = 100.0) -> None:
     folder.mkdir(parents=True)
-    record = {"steps": 50, "skipped_steps": skipped, "training_seconds": 100.0, "data_wait": wait}
+    record = {"steps": 50, "skipped_steps": skipped, "training_seconds": seconds, "data_wait": wait}
     (folder / "run.json").write_text(json.dumps(record))
 
 
@@ -100,6 +100,14 @@ def test_the_command_tells_how_long_it_waited(
         "berger: training waited for data 20.0 % of the time; give more --workers than 1, as long "
         "as there are cores for them, or put the corpus on a faster disk.\n"
     )
+
+
+def test_the_start_of_a_short_training_is_no_reason_to_warn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_record(tmp_path / "run", 0.5, seconds=3.0)
+    tell_training(tmp_path / "run", 2, lambda sentence: None)
+    assert capsys.readouterr().err == ""
 
 
 def test_of_experts_the_command_tells_all_together(tmp_path: Path) -> None:

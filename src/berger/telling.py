@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from berger.tasks.splits import AnySplit
 
 MOST_FAILURES = 10
-MOST_WAITING = 0.03
-"""Share of a training in which it may wait for data."""
+MOST_WAITING, SHORT_WAITING = 0.03, 10.0
+"""Share of a training in which it may wait for data, and seconds that the first windows may take."""
 
 
 def describe_corpus(corpus: Corpus) -> str:
@@ -282,7 +282,7 @@ def tell_training(out: Path, workers: int, say: Callable[[str], None]) -> None:
         f"{steps:,} steps in {seconds:,.0f} s; waited for data {100 * share:.1f} % of the time"
         + (f"; {skipped:,} steps skipped, log.jsonl tells why." if skipped else ".")
     )
-    if share > MOST_WAITING:
+    if share > MOST_WAITING and waited > SHORT_WAITING:
         print(
             f"berger: training waited for data {100 * share:.1f} % of the time; give more "
             f"--workers than {workers}, as long as there are cores for them, or put the corpus on "
