@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MOST_FAILURES = 10
 MOST_WAITING, SHORT_WAITING = 0.03, 10.0
-"""Share of a training in which it may wait for data, and seconds that the first windows may take."""
+"""Share of a training in which it may wait for data, and seconds that its start may take."""
 
 
 def describe_corpus(corpus: Corpus) -> str:
