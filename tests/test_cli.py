@@ -250,8 +250,10 @@ def test_the_installed_command_prints_nothing_odd(tiny_corpus: Path, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{tmp_path / 'run' / 'checkpoint'}: ready.")
-    assert done.stdout.count("\n") == 1
+    course, ready = done.stdout.splitlines()
+    assert course.startswith("3 steps in ")
+    assert "; waited for data " in course
+    assert ready.startswith(f"{tmp_path / 'run' / 'checkpoint'}: ready.")
     # the bar alone, which is drawn again and again on one line
     assert all("/3 [" in line for line in done.stderr.replace("\r", "\n").splitlines() if line)
     assert "warn" not in done.stderr.lower()

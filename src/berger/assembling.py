@@ -38,7 +38,7 @@ from berger.pretraining import (
 )
 from berger.training.devices import Strategy, is_first, wait_for_all
 from berger.training.log import run_record
-from berger.training.sinks import SinkName
+from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import has_state
 
 SEEN = ("subjects", "training_files", "training_contents")
@@ -82,6 +82,7 @@ def pretrain_experts(
     BergerError
         As `pretrain` and `assemble` do.
     """
+    make_sinks(log_to, {})  # says what is missing before anything is written
     if is_first():
         claim(out, config, resume)
     corpus = open_corpus(corpus_folder).manifest.id
@@ -112,7 +113,9 @@ def pretrain_experts(
     if is_first():
         if not checkpoint.is_dir():
             assemble(runs, checkpoint, config.seed)
-        write_json(out / RECORD_FILE, load_checkpoint(checkpoint).provenance)
+        seconds = sum(_record(run)["wall_seconds"] for run in runs)
+        total = {"wall_seconds": round(seconds, 1)}
+        write_json(out / RECORD_FILE, {**load_checkpoint(checkpoint).provenance, **total})
     wait_for_all()
     return checkpoint
 

@@ -125,6 +125,7 @@ def pretrain(
     else:
         checkpoint = run(settings, corpus, out, expert=expert, **how)
     if is_first():
+        telling.tell_training(out, how["workers"], common.say)
         common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -36,7 +35,7 @@ from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRes
 from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import Strategy, is_first, wait_for_all, world
-from berger.training.energy import EnergyMeter
+from berger.training.energy import Meter
 from berger.training.log import run_record
 from berger.training.loop import fit
 from berger.training.run import TrainingConfig
@@ -220,7 +219,8 @@ def pretrain(
     StoppedError
         If the process was told to stop, after the state is saved.
     """
-    began, record = time.monotonic(), run_record()
+    sinks = make_sinks(log_to, config.model_dump(mode="json"))
+    meter, record = Meter(), run_record()
     if expert is None and config.experts > 1:
         raise BergerError(f"the configuration has {config.experts} experts; say which by --expert.")
     expert = expert or 0
@@ -246,11 +246,9 @@ def pretrain(
     seed = expert_seed(config.seed, expert)
     objective = fresh_objective(config, contract, seed)
     _check_montages(objective, everything, validation)
-    sinks = make_sinks(log_to, config.model_dump(mode="json"))
     if is_first():
         claim(out, config, resume)
 
-    meter = EnergyMeter()
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
     how = {"batch_size": config.training.batch_size, "seed": config.seed}
     fitted = fit(
@@ -266,6 +264,7 @@ def pretrain(
         quiet=quiet,
         profile=profile,
         sinks=sinks,
+        meter=meter,
         validate=lambda: validation_losses(objective, watched, **how),
     )
     if not is_first():
@@ -280,6 +279,8 @@ def pretrain(
     trained = recordings[recordings["subject"].isin(people["train"])]
     record |= {
         "kind": "pretraining",
+        "started": meter.started,
+        "resumed": meter.resumed,
         "seed": config.seed,
         "device": str(place),
         "processes": world()[0],
@@ -307,7 +308,7 @@ def pretrain(
         "skipped_steps": fitted.skipped,
         "training_seconds": fitted.seconds,
         "data_wait": fitted.data_wait,
-        "energy": meter.record(),
+        "energy": meter.energy(),
         "batch_size": config.training.batch_size * config.training.accumulate,
         "window_seconds": config.window_seconds,
         "training_windows": len(train),
@@ -336,7 +337,7 @@ def pretrain(
     else:
         assert isinstance(untrained, DualAlignment)
         look_at_invariance(objective, untrained, watched, out, **how)
-    write_json(out / RECORD_FILE, record | {"wall_seconds": round(time.monotonic() - began, 1)})
+    write_json(out / RECORD_FILE, record | {"wall_seconds": round(meter.seconds, 1)})
     wait_for_all()
     return out / "checkpoint"
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from berger.tasks.splits import AnySplit, TrialSplit
 
 MOST_FAILURES = 10
+MOST_WAITING, SHORT_WAITING = 0.03, 10.0
+"""Share of a training in which it may wait for data, and seconds that its start may take."""
 
 
 def describe_corpus(corpus: Corpus) -> str:
@@ -282,6 +285,37 @@ def tell_failures(reasons: Sequence[str], how: str = "left out ") -> None:
         print(f"berger: {how}{reason}", file=sys.stderr)
     if len(reasons) > MOST_FAILURES:
         print(f"berger: and {len(reasons) - MOST_FAILURES} more, see the table", file=sys.stderr)
+
+
+def tell_training(out: Path, workers: int, say: Callable[[str], None]) -> None:
+    """Say how long a pretraining took and waited, and on stderr what to do if it waited long.
+
+    Parameters
+    ----------
+    out : Path
+        The run's folder, of all experts if there are several.
+    workers : int
+        Processes that read windows.
+    say : callable
+        Gets what is no warning.
+    """
+    paths = sorted(out.glob("expert-*/run.json")) or [out / "run.json"]
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    steps, skipped = (sum(one[key] for one in records) for key in ("steps", "skipped_steps"))
+    seconds = sum(one["training_seconds"] for one in records)
+    waited = sum(one["data_wait"] * one["training_seconds"] for one in records)
+    share = waited / seconds if seconds else 0.0
+    say(
+        f"{steps:,} steps in {seconds:,.0f} s; waited for data {100 * share:.1f} % of the time"
+        + (f"; {skipped:,} steps skipped, log.jsonl tells why." if skipped else ".")
+    )
+    if share > MOST_WAITING and waited > SHORT_WAITING:
+        print(
+            f"berger: training waited for data {100 * share:.1f} % of the time; give more "
+            f"--workers than {workers}, as long as there are cores for them, or put the corpus on "
+            "a faster disk.",
+            file=sys.stderr,
+        )
 
 
 def tell_failed_cells(cells: pd.DataFrame) -> None:

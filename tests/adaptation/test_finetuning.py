@@ -28,6 +28,7 @@ from berger.adaptation.finetuning import (
     trained_groups,
 )
 from berger.configuration import load_config
+from berger.corpus import collate
 from berger.errors import BergerError
 from berger.models import (
     Classifier,
@@ -120,6 +121,21 @@ def test_encoders_are_trained_from_the_epoch_that_was_named(train: Labelled) -> 
         fine_tune(model, train, None, config, seed=0)
         after[unfreeze] = equal(weights(model.experts), before)
     assert after == {0: False, 1: False, 2: True}
+
+
+def test_a_mixtures_gates_are_told_by_epoch(train: Labelled) -> None:
+    """Their mean over the training windows, which a rate of nearly nothing leaves as it was."""
+    model = mixture(gate="softmax")
+    config = FineTuningConfig(epochs=2, unfreeze=None, batch_size=5, lr=1e-12)
+    with torch.no_grad():
+        each = [collate([train.windows[i]]).signal() for i in range(len(train.targets))]
+        wanted = torch.stack([model.gates(one).mean((0, 1, 3)) for one in each]).mean(0).tolist()
+    history = fine_tune(model, train, None, config, seed=0).history
+    for line in history:
+        assert [line["gate_0"], line["gate_1"]] == pytest.approx(wanted, abs=1e-5)
+        assert line["gate_0"] + line["gate_1"] == pytest.approx(1, abs=1e-5)
+    alone = fine_tune(classifier(), train, None, config, seed=0).history
+    assert not any(name.startswith("gate") for name in alone[0])
 
 
 def test_the_best_epoch_of_the_validation_windows_is_kept(

@@ -561,6 +561,11 @@ def test_a_mixture_is_fine_tuned_and_predicts(
     with_validation = [line for line in lines if "validation_loss" in line]
     assert len(with_validation) == 2 * len(record["folds"])
     assert len(lines) > len(with_validation)  # the network for everybody
+    assert {line["model"] for line in lines} == {"fine-tuned"}
+    for line in lines:
+        weights = [line[f"gate_{expert}"] for expert in range(2) if f"gate_{expert}" in line]
+        assert len(weights) == (0 if gate == "none" else 2)
+        assert all(0 < weight < 1 for weight in weights)
 
     first = sorted(tiny_recordings.glob("*.edf"))[0]
     failures = predict(out / "checkpoint", [first], tmp_path / "scores", quiet=True)

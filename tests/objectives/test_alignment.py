@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from berger.objectives.alignment import (
     AlignmentConfig,
     anchor_loss,
-    effective_rank,
     follow,
     info_nce,
     measures,
@@ -182,19 +181,6 @@ def test_a_copy_may_be_of_a_part() -> None:
 
 
 # measures of collapse
-
-
-def test_effective_rank_counts_dimensions() -> None:
-    for n_dims in (1, 3, 8):
-        rows = torch.zeros(4000, 8)
-        rows[:, :n_dims] = random_rows(4000, n_dims)
-        assert effective_rank(rows).item() == pytest.approx(n_dims, rel=0.01)
-    spread = random_rows(4000, 8)
-    spread[:, 4:] *= 0.3
-    assert 4 < effective_rank(spread).item() < 7
-    turned = spread @ torch.linalg.qr(random_rows(8, 8, seed=1)).Q
-    assert effective_rank(turned).item() == pytest.approx(effective_rank(spread).item(), rel=1e-4)
-    assert effective_rank(torch.ones(5, 8)) == 1
 
 
 def test_retrieval_finds_its_own() -> None:

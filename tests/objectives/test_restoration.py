@@ -79,6 +79,15 @@ def test_losses_are_finite_and_sum_up(n_times: int) -> None:
     losses["loss"].backward()
 
 
+def test_measures_of_features_are_taken_in_evaluation_only() -> None:
+    made, batch = objective(), batch_of(torch.randn(3, 4, 400))
+    learned = made.train()(batch, torch.Generator().manual_seed(0))
+    watched = made.eval()(batch, torch.Generator().manual_seed(0))
+    assert watched.keys() - learned.keys() == {"feature_std", "effective_rank"}
+    assert watched["loss"] == watched["mse"] + watched["spectral"] + watched["auxiliary"]
+    assert 1 < watched["effective_rank"] <= made.model.embed_dim
+
+
 def test_a_perfect_restoration_costs_nothing() -> None:
     signal = torch.randn(2, 3, 2000)
     assert squared_error(signal, signal, 0.95) == 0

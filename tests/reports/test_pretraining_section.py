@@ -10,7 +10,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 
 from berger.reports.blocks import Figure, Text
 from berger.reports.folders import Part
-from berger.reports.pretraining_figures import label_ends, maps, smoothed
+from berger.reports.pretraining_figures import label_ends, maps
 from berger.reports.pretraining_section import bands_below, pretraining_section, verdict
 from berger.reports.style import report_style
 
@@ -77,12 +77,6 @@ def test_maps_of_any_length(n_times: int) -> None:
     ]
 
 
-def test_smoothing_keeps_a_constant_and_short_curves() -> None:
-    assert (smoothed(pd.Series(np.full(500, 2.0))) == 2).all()
-    short = pd.Series([1.0, 5.0, 2.0])
-    assert smoothed(short).equals(short)
-
-
 def test_measures_of_features_are_drawn_apart_from_the_terms(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "model: {name: dare, embed_dim: 64}\nobjective: {name: dual-alignment}\n"
@@ -110,14 +104,16 @@ def test_measures_of_features_are_drawn_apart_from_the_terms(tmp_path: Path) -> 
         for block in training.blocks
         if isinstance(block, Figure)
         for image in block.images
-        if image.alt.startswith("Terms")
+        if image.alt.startswith("The term")
     ]
-    assert terms == "Terms of the loss over the steps: anchor."
+    assert terms == (
+        "The term anchor of the loss over the steps, at the end training 1, validation 1."
+    )
     (figure,) = features.blocks
     assert isinstance(figure, Figure)
     assert [image.alt for image in figure.images] == [
         "Unseen anchors over the steps; the last is 0.5.",
-        "Effective rank of the features over the steps; the last is 9.",
+        "Rank of the features over the steps; the last is 9.",
     ]
 
 

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 from berger.training import log as log_module
 from berger.training.log import JsonLinesLog, read_log, run_record
@@ -64,9 +65,18 @@ def test_the_record_says_how_a_run_was_made(monkeypatch: pytest.MonkeyPatch) -> 
     assert record["command"] == "berger prepare 'my files' --out a"
     assert record["versions"]["torch"] == metadata.version("torch")
     assert {"python", "berger", "numpy", "scipy", "mne"} <= set(record["versions"])
-    assert record["hardware"].endswith("cores")
+    cores, *gpus = record["hardware"].partition(" cores")[1:]
+    assert cores == " cores"
+    assert bool(gpus[0]) == torch.cuda.is_available()
     assert record["started"].endswith("+00:00")
     assert json.loads(json.dumps(record)) == record
+
+
+def test_the_record_names_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["Large", "Small", "Large"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(names))
+    monkeypatch.setattr(torch.cuda, "get_device_name", names.__getitem__)
+    assert run_record()["hardware"].endswith(" cores, 2 × Large, 1 × Small")
 
 
 def git(folder: Path, *words: str) -> str:

@@ -162,7 +162,9 @@ class FineTuned:
         Epoch, counted from 0, whose weights the model has now.
     history : list of dict
         ``epoch, train_loss, validation_loss, lr, trained_parameters``, one for each epoch; the
-        highest learning rate after its last step, and how many values were trained in it.
+        highest learning rate after its last step, and how many values were trained in it. Of a
+        mixture with a gate also ``gate_0, gate_1, …``: how much that let through of each expert,
+        the mean over the epoch's training windows and all features.
     """
 
     best_epoch: int
@@ -297,11 +299,15 @@ def fine_tune(
         model.train()
         _release(encoders, depths, config.n_released(len(depths), epoch), trainable)
         total = 0.0
+        opened: Tensor | float = 0.0
         for indices in train.batches(config.batch_size, seed, epoch):
             batch, targets = train.batch(indices, device)
             if isinstance(model, SpecMoE):
                 answers, gates = model.forward_with_gates(batch.signal(device))
                 loss = loss_of(answers, targets) + model.loss_gate(gates)
+                if model.config.gate != "none":
+                    share = len(indices) / len(train.targets)
+                    opened = opened + gates.detach().mean((0, 1, 3)) * share
             else:
                 loss = loss_of(_answers(model, batch, device), targets)
             optimizer.zero_grad()
@@ -318,6 +324,8 @@ def fine_tune(
             "lr": max(group["lr"] for group in optimizer.param_groups),
             "trained_parameters": sum(value.numel() for value in trained if value.requires_grad),
         }
+        if isinstance(opened, Tensor):
+            line |= {f"gate_{place}": weight for place, weight in enumerate(opened.tolist())}
         if validation is not None:
             model.eval()
             line["validation_loss"] = _mean_loss(model, validation, loss_of, config, device)

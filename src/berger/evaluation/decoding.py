@@ -387,17 +387,17 @@ def adapt(
     with closing(JsonLinesLog(out / "log.jsonl")) as log:
         name = config.model_name
 
-        def strategy_of(encoder: Encoder) -> Strategy:
+        def strategy_of(encoder: Encoder, name: str) -> Strategy:
             return build_strategy(
                 encoder.to(place),
                 question,
                 config,
                 seed=config.seed,
-                tell=lambda line: log.write(**line),
+                tell=lambda line: log.write(model=name, **line),
                 quiet=quiet,
             )
 
-        strategy = strategy_of(encoder)
+        strategy = strategy_of(encoder, name)
         tested = {name: run(name, table, classes, folds, strategy.learn)}
         tell(
             f"{name}: trains {strategy.n_trained:,} parameters; the pretrained encoder has "
@@ -407,7 +407,7 @@ def adapt(
         if RANDOM in config.baselines:
             torch.manual_seed(config.seed)
             random = build_encoder(encoder.config, encoder.contract)
-            learn = strategy_of(random).learn
+            learn = strategy_of(random, RANDOM).learn
             tested[RANDOM] = run(RANDOM, table, classes, folds, learn)
     for name in dict.fromkeys(config.baselines):
         if name != RANDOM:

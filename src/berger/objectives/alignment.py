@@ -22,6 +22,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from berger.configuration import Config
+from berger.objectives.collapse import spread
 from berger.objectives.ranks import gathered
 from berger.objectives.restoration import Losses
 
@@ -170,36 +171,11 @@ def measures(tokens: Tensor, one: Tensor, other: Tensor) -> Losses:
     Returns
     -------
     Losses
-        - ``feature_std``: standard deviation of the tokens, averaged over dimensions; 0 if they
-          have collapsed to a point;
-        - ``effective_rank``: see `effective_rank`;
+        - ``feature_std`` and ``effective_rank``: see `berger.objectives.collapse.spread`;
         - ``retrieval``: share of windows whose second view is the nearest of the batch to the
           first.
     """
-    rows = tokens.detach().flatten(0, -2)
-    return {
-        "feature_std": rows.std(0, correction=0).mean(),
-        "effective_rank": effective_rank(rows),
-        "retrieval": retrieval(one, other),
-    }
-
-
-def effective_rank(rows: Tensor) -> Tensor:
-    """Count the dimensions that a table of features spans, small ones in part.
-
-    The exponential of the entropy of the eigenvalues of the rows' covariance, each taken as a
-    share of their sum (after Roy & Vetterli, EUSIPCO 2007): d if d dimensions vary alike and
-    without correlation, 1 if all rows lie on a line or a point.
-
-    Parameters
-    ----------
-    rows : Tensor, shape (n, dim)
-    """
-    centred = (rows - rows.mean(0)).double()
-    values = torch.linalg.eigvalsh(centred.T @ centred).clamp_min(0)
-    shares = values / values.sum().clamp_min(torch.finfo(torch.double).tiny)
-    rank: Tensor = torch.special.entr(shares).sum().exp()
-    return rank
+    return {**spread(tokens), "retrieval": retrieval(one, other)}
 
 
 def retrieval(one: Tensor, other: Tensor) -> Tensor:

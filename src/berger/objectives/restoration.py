@@ -22,6 +22,7 @@ from berger.corpus import Batch
 from berger.masking.gaussian import GaussianMaskConfig, draw_gain, mask_signal
 from berger.models import DareEEG, Reconstruction
 from berger.models.encoders import Restorer
+from berger.objectives.collapse import spread
 from berger.spectral import downsample, stft
 
 AUXILIARY_STEPS = (15, 60)
@@ -87,11 +88,17 @@ class Restoration(nn.Module):
             Clean windows.
         generator : torch.Generator
             Source of the masks and of the choice of electrodes; on the CPU.
+
+        Returns
+        -------
+        Losses
+            As `restoration_losses` has them; in evaluation mode also the `spread` of the features.
         """
         clean, ch_names = self.choose(batch, generator)
         masked, _ = self.mask(clean, generator, batch)
         restored = self.restore(masked, batch.starts, ch_names)
-        return restoration_losses(restored, clean, self.model.config.scale, self.config)
+        losses = restoration_losses(restored, clean, self.model.config.scale, self.config)
+        return losses if self.training else losses | spread(restored.features.tokens)
 
     def check(self, n_times: int, ch_names: tuple[str, ...]) -> None:
         """Raise BergerError if windows of this length and montage cannot be learned from."""

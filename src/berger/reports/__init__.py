@@ -13,6 +13,7 @@ Every sentence about a result is worked out from the numbers in the folder, neve
 - `corpus_section`, `pretraining_section`, `decoding_section`, `evaluation_section`: what is said;
   the figures beside. `learning` and `sleep`: the parts of an evaluation about learning curves and
   about hypnograms.
+- `training`: the part of a pretraining or an adaptation about how it was trained.
 - `methods`: the paragraph for a paper, and the exact configuration.
 """
 

@@ -48,6 +48,7 @@ from berger.reports.scores import (
     scores_of,
     tested_on,
 )
+from berger.reports.training import epoch_blocks, was_trained
 
 MOST_PEOPLE = 200
 """People listed one by one."""
@@ -80,6 +81,8 @@ def decoding_section(part: Part) -> Section:
         topic("Fold by fold", lambda: _folds(run)),
         topic("Confusion matrices", lambda: _confusion(run)),
     ]
+    if was_trained(run):
+        topics.append(topic("Training", lambda: epoch_blocks(run)))
     return Section("Decoding", part.name, lead, numbers, topics)
 
 

@@ -48,6 +48,10 @@ def _run(part: Part) -> Block:
         facts = [
             *((key.replace("_", " "), record.get(key)) for key in ("command", "started")),
             ("duration", f"{record['wall_seconds']:,.0f} s" if "wall_seconds" in record else None),
+            ("resumed", _times(record.get("resumed"))),
+            ("energy", _energy(mapping(record, "energy"))),
+            ("waited for data", _percent(record.get("data_wait"))),
+            ("skipped steps", record.get("skipped_steps")),
             *((key, record.get(key)) for key in ("device", "hardware", "seed")),
             ("git commit", record.get("git_commit")),
             ("corpus", corpus.get("name")),
@@ -68,6 +72,24 @@ def _run(part: Part) -> Block:
         blocks.append(Note("run.json is missing: the run has not ended."))
     blocks.append(Source(run.config_text) if run.config_text else Note("config.yaml is missing."))
     return Details(f"{part.kind.capitalize()} “{part.name}”", blocks)
+
+
+def _times(resumed: int | None) -> str | None:
+    return None if not resumed else "once" if resumed == 1 else f"{resumed} times"
+
+
+def _percent(share: float | None) -> str | None:
+    return None if share is None else f"{share:.1%} of the training"
+
+
+def _energy(used: dict[str, Any]) -> str | None:
+    """Say what the machine tells, and for how long it was counted."""
+    said = [
+        f"{source} {one['joules'] / 3.6e6:.3g} kWh in {one['seconds']:,.0f} s"
+        for source, one in used.items()
+        if isinstance(one, dict)
+    ]
+    return ", ".join(said) + " (of the whole machine)" if said else None
 
 
 def _facts(facts: Iterable[tuple[str, Any]]) -> Table:

@@ -184,8 +184,12 @@ class Run:
         return self._log(("step", "split", "loss"))
 
     def epochs(self) -> pd.DataFrame:
-        """Read the ``log.jsonl`` of a fine-tuning, with a row per epoch; raises as `log` does."""
+        """Read the ``log.jsonl`` of a cell, with a row per epoch; raises as `log` does."""
         return self._log(("epoch", "train_loss", "validation_loss"))
+
+    def table_of_epochs(self) -> pd.DataFrame:
+        """Read the ``log.jsonl`` of an adaptation, whose models are trained one after another."""
+        return self._log(("model", "epoch", "train_loss"))
 
     def _log(self, columns: tuple[str, ...]) -> pd.DataFrame:
         path = self._existing("log.jsonl")

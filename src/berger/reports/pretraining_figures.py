@@ -1,4 +1,4 @@
-"""Figures of a pretraining run: the pretext task, the curves, the error per band."""
+"""Figures of a pretraining run: the pretext task, features under masks, the error per band."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from berger.reports.blocks import Image, counted
 from berger.reports.corpus_figures import label_rows, scale_bar, spacing
 from berger.reports.style import (
     HALF,
-    INK,
     LOOKS,
     MUTED,
     WIDE,
@@ -27,15 +26,6 @@ from berger.reports.style import (
 )
 
 Array = npt.NDArray[np.float64]
-
-MEASURES = {
-    "anchor_unseen": ("unseen anchors", "error / variance"),
-    "anchor_unexplained": ("anchors", "error / variance"),
-    "retrieval": ("windows found by their other view", "share of windows"),
-    "effective_rank": ("effective rank of the features", "effective rank"),
-    "feature_std": ("standard deviation of the features", "standard deviation"),
-}
-"""What a log says of features beside the losses: title and quantity, in the order of drawing."""
 
 INVARIANCE = {
     "retrieval": ("windows found under another mask", "share of windows"),
@@ -159,44 +149,6 @@ def _decibels(signal: Array, sfreq: float, n_fft: int) -> Array:
     return decibels
 
 
-def curves(log: pd.DataFrame) -> tuple[Image, ...]:
-    """Draw losses, learning rate and gradient norm over the steps of a log."""
-    parts = {str(split): rows.dropna(axis=1, how="all") for split, rows in log.groupby("split")}
-    images = [_loss(parts)]
-    others = {"step", "split", "loss", "lr", "grad_norm", "seconds_per_step", "data_wait"}
-    if terms := [name for name in log.columns if name not in {*others, *MEASURES}]:
-        images.append(_terms(parts, terms))
-    training = parts.get("train", pd.DataFrame())
-    for column, label in (("lr", "learning rate"), ("grad_norm", "gradient norm")):
-        if column in training:
-            figure, ax = axes(HALF, 2.3)
-            _curve(ax, training["step"], training[column], INK)
-            ax.set(xlabel="step", ylabel=f"{label} (no unit)")
-            if column == "grad_norm" and (training[column] > 0).all():
-                logarithmic(ax)
-            last = training[column].iloc[-1]
-            alt = f"{label.capitalize()} over the steps; the last is {last:.3g}."
-            images.append(embed(figure, alt))
-    return tuple(images)
-
-
-def features(log: pd.DataFrame) -> tuple[Image, ...]:
-    """Draw what the log says of the features of what was not trained on."""
-    rows = log[log["split"] == "validation"]
-    images = []
-    for column in [name for name in MEASURES if name in rows]:
-        values = rows[column].dropna()
-        figure, ax = axes(HALF, 2.3)
-        look = LOOKS["validation"]
-        ax.plot(rows["step"][values.index], values, look.marker + "-", color=look.colour)
-        title, quantity = MEASURES[column]
-        ax.set(xlabel="step", ylabel=f"{quantity} (no unit)", title=title)
-        ax.set_ylim(0, 1.05 * values.max() or 1.0)
-        alt = f"{title.capitalize()} over the steps; the last is {values.iloc[-1]:.3g}."
-        images.append(embed(figure, alt))
-    return tuple(images)
-
-
 def invariance(table: pd.DataFrame) -> tuple[Image, ...]:
     """Draw how alike features under two masks are, over the masks' overlap.
 
@@ -257,63 +209,6 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], gap: flo
             color=colour,
             annotation_clip=False,
         )
-
-
-def _loss(parts: Mapping[str, pd.DataFrame]) -> Image:
-    figure, ax = axes()
-    if "train" in parts:
-        rows = parts["train"]
-        _curve(ax, rows["step"], rows["loss"], LOOKS["training"].colour, label="training")
-    if "validation" in parts:
-        rows, look = parts["validation"], LOOKS["validation"]
-        dots: Style = {"marker": look.marker, "markersize": 3.5, "label": "validation"}
-        ax.plot(rows["step"], rows["loss"], color=look.colour, **dots)
-    _positive_axis(ax, pd.concat(list(parts.values()))["loss"])
-    ax.set(xlabel="step", ylabel="loss (no unit)")
-    figure.legend(loc="outside upper left", ncols=2)
-    return embed(figure, "Total loss over the steps, in training and validation.")
-
-
-def _terms(parts: Mapping[str, pd.DataFrame], terms: Sequence[str]) -> Image:
-    figure, ax = axes()
-    for name, look in looks(terms).items():
-        for split, style in (("train", "-"), ("validation", "--")):
-            if split in parts and name in parts[split]:
-                rows = parts[split]
-                values = smoothed(rows[name]) if split == "train" else rows[name]
-                label = name if split == "train" or "train" not in parts else None
-                ax.plot(rows["step"], values, style, color=look.colour, label=label)
-    _positive_axis(
-        ax, pd.concat([rows[[t for t in terms if t in rows]] for rows in parts.values()]).stack()
-    )
-    ax.set(xlabel="step", ylabel="weighted term (no unit)")
-    figure.legend(loc="outside upper left", ncols=3, handlelength=1.4)
-    return embed(figure, f"Terms of the loss over the steps: {', '.join(terms)}.")
-
-
-def _curve(
-    ax: Axes, steps: pd.Series[int], values: pd.Series[float], colour: str, label: str = ""
-) -> None:
-    """Draw a curve; a long one smoothed, with its own values faintly behind."""
-    if 60 < len(values) < 5000:
-        ax.plot(steps, values, color=colour, linewidth=0.6, alpha=0.35)
-    ax.plot(steps, smoothed(values), color=colour, label=label)
-
-
-def smoothed(values: pd.Series[float]) -> pd.Series[float]:
-    """Return a centred running mean over a thirtieth of a long curve; short ones as they are."""
-    if len(values) <= 60:
-        return values
-    return values.rolling(len(values) // 30, center=True, min_periods=1).mean()
-
-
-def _positive_axis(ax: Axes, values: pd.Series[float]) -> None:
-    """Show values from zero, or on a logarithmic axis where they span more than a decade."""
-    values = values[np.isfinite(values)]
-    if len(values) and values.min() > 0 and values.max() > 10 * values.min():
-        logarithmic(ax)
-    elif len(values):
-        ax.set_ylim(min(0.0, values.min()), values.max() * 1.05 or 1.0)
 
 
 def errors_by_band(

@@ -21,6 +21,7 @@ from berger.reports.blocks import (
     topic,
 )
 from berger.reports.folders import Part, Run, aligns, mapping, model_name, restores
+from berger.reports.training import feature_blocks, measures_features, training_blocks
 
 DRAWN = ("masked input", "untrained network", "restored")
 MOST_SIGNALS, EXAMPLE_SECONDS = 6, 10.0
@@ -34,11 +35,11 @@ def pretraining_section(part: Part) -> Section:
     record = run.record
     numbers: list[Number] = []
     lead = "" if record else "This run has not ended; what it has left so far is shown. "
-    features = topic(f"Features of {watched(run)}", lambda: _features(run))
+    features = topic(f"Features of {watched(run)}", lambda: feature_blocks(run))
     if not restores(run.config):
         numbers = _training_numbers(run)
         topics = [
-            topic("Training", lambda: _training(run)),
+            topic("Training", lambda: training_blocks(run, watched(run))),
             features,
             topic("Features under other masks", lambda: _invariance(run)),
         ]
@@ -53,9 +54,9 @@ def pretraining_section(part: Part) -> Section:
     numbers += _training_numbers(run)
     topics = [
         topic("Pretext task", lambda: _pretext(run)),
-        topic("Training", lambda: _training(run)),
+        topic("Training", lambda: training_blocks(run, watched(run))),
         topic(f"Restoration error on {watched(run)}", lambda: _restoration(run)),
-        *([features] if aligns(run.config) else []),
+        *([features] if aligns(run.config) or measures_features(run) else []),
     ]
     return Section("Pretraining", part.name, lead, numbers, topics)
 
@@ -255,62 +256,6 @@ def _pretext(run: Run) -> Iterator[Block]:
         "The three maps of power share one colour scale. The mask shows how much of each place is "
         "let through: white all, black nothing. What is dark in the masked input and bright in the "
         "clean map had to be filled in.",
-    )
-
-
-def _training(run: Run) -> Iterator[Block]:
-    log = run.log()
-    training = log[log["split"] == "train"]
-    validation = log[log["split"] == "validation"]
-    sentences = []
-    if len(validation) > 1:
-        first, last = validation.iloc[0], validation.iloc[-1]
-        best = validation.loc[validation["loss"].idxmin()]
-        went = "fell" if last["loss"] < first["loss"] else "did not fall: it went"
-        sentences.append(
-            f"The loss on {watched(run)} {went} from {first['loss']:.3g} at step "
-            f"{first['step']:,} to {last['loss']:.3g} at step {last['step']:,}; its lowest value "
-            f"is {best['loss']:.3g} at step {best['step']:,}."
-        )
-    if "seconds_per_step" in training:
-        sentence = f"A step took {training['seconds_per_step'].median():.3g} s (median)"
-        if "data_wait" in training:
-            sentence += f", of which {training['data_wait'].median():.1%} waiting for data"
-        sentences.append(sentence + ".")
-    if sentences:
-        yield Text(" ".join(sentences))
-    smooth = (
-        " Long training curves are drawn as a running mean over a thirtieth of their length."
-        if len(training) > 60
-        else ""
-    )
-    model = mapping(run.config, "model")
-    dropout = (
-        " In training dropout is on, so the two losses need not meet."
-        if model.get("dropout") or model.get("decoder_dropout")
-        else ""
-    )
-    yield Figure(
-        figures.curves(log),
-        f"Loss in training and on {watched(run)}; its weighted terms (solid in training, dashed "
-        f"on {watched(run)}); the learning rate and the norm of the gradient before clipping."
-        f"{smooth}{dropout}",
-    )
-
-
-def _features(run: Run) -> Iterator[Block]:
-    images = figures.features(run.log())
-    if not images:
-        raise BergerError("The log says nothing of the features yet.")
-    yield Figure(
-        images,
-        "What the log says of the features besides the losses, which alone can fall while the "
-        "features shrink to a point: then their rank goes to 1 and their deviation to 0. Anchors "
-        "are the target encoder's features of the clean signal, unseen ones those at time steps "
-        "that the first view does not see; 1 is the best constant, 0 perfect. A window is found if "
-        "its second view is the most similar one of its batch to the first; by chance that happens "
-        "once in the size of the batch. Views that see the same time steps are found more easily, "
-        "and where all electrodes share a reference even by an untrained network.",
     )
 
 

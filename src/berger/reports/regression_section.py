@@ -33,6 +33,7 @@ from berger.reports.scores import (
     scores_of,
     tested_on,
 )
+from berger.reports.training import epoch_blocks, was_trained
 
 MOST_PEOPLE = 200
 """People listed one by one."""
@@ -71,6 +72,8 @@ def regression_section(part: Part) -> Section:
         topic("Predicted and true values", lambda: _values(run)),
         topic("Person by person", lambda: _people(run)),
     ]
+    if was_trained(run):
+        topics.append(topic("Training", lambda: epoch_blocks(run)))
     return Section("Decoding", part.name, lead, numbers, topics)
 
 

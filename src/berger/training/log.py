@@ -9,10 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from berger.files import written_whole
 
@@ -57,7 +60,7 @@ def run_record() -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {name: metadata.version(name) for name in packages},
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores",
+        "hardware": ", ".join([f"{_processor()}, {os.cpu_count()} cores", *_gpus()]),
         "git_commit": _git_commit(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -71,6 +74,12 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """Name the GPUs that this process sees, and how many of each."""
+    names = Counter(map(torch.cuda.get_device_name, range(torch.cuda.device_count())))
+    return [f"{number} × {name}" for name, number in names.items()]
 
 
 def _git_commit() -> str | None:

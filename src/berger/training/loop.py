@@ -21,6 +21,7 @@ from berger.errors import BergerError, StoppedError
 from berger.models.device import Device
 from berger.training import devices
 from berger.training.devices import Strategy
+from berger.training.energy import Meter
 from berger.training.log import JsonLinesLog
 from berger.training.profiling import profiled
 from berger.training.run import Fitted, Run, Step, TrainingConfig
@@ -42,6 +43,7 @@ def fit(
     quiet: bool = False,
     profile: bool = False,
     sinks: Sequence[MakeSink] = (),
+    meter: Meter | None = None,
     validate: Callable[[], dict[str, float]] | None = None,
 ) -> Fitted:
     """Minimise an objective, on all the devices that this process was started for.
@@ -79,6 +81,8 @@ def fit(
         Write ``out/trace.json``, what a few of the first steps spent their time on.
     sinks : sequence of callable
         Each makes, of the folder and the last step, where else the log's numbers go.
+    meter : Meter, optional
+        Counts time and energy; what earlier parts of a resumed run cost is added to it.
     validate : callable, optional
         Returns the validation losses of the objective as it stands.
 
@@ -107,7 +111,7 @@ def fit(
     if config.compile:
         devices.compile_blocks(objective)
     module, optimizer, bare = devices.setup(fabric, objective, config.optimizer)
-    run = Run(fabric, objective, module, optimizer, bare, config, total, generator)
+    run = Run(fabric, objective, module, optimizer, bare, config, total, generator, meter)
     run.windows = _fingerprint(dataset)
     if resume:
         run.load(out)
@@ -125,7 +129,8 @@ def fit(
     with ExitStack() as stack:
         stop = stack.enter_context(stop_on_signals())
         tell = _Tell(out, sinks, run, quiet, stack) if first else None
-        trace = stack.enter_context(profiled(out / "trace.json" if profile and first else None))
+        traced = out / "trace.json" if profile and first else None
+        trace = stack.enter_context(profiled(traced, total - run.step))
         batches = _read(loader, sampler, place)
         while run.step < total:
             begun = time.perf_counter()
@@ -194,7 +199,7 @@ class _Tell:
             for name, value in values.items()
             if isinstance(value, int | float) and math.isfinite(value)
         }
-        for sink in self._sinks:
+        for sink in self._sinks if numbers else ():
             sink.write(step, numbers)
 
     def step(self, found: Step, seconds: float) -> None:

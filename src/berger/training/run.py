@@ -16,12 +16,14 @@ from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.wrappers import _FabricModule
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from berger.configuration import Config
 from berger.corpus import Batch
 from berger.errors import BergerError
 from berger.objectives.restoration import Losses
 from berger.training import devices
+from berger.training.energy import Meter
 from berger.training.optim import OptimizerConfig, build_schedule
 from berger.training.state import (
     STATE_FILE,
@@ -139,6 +141,7 @@ class Run:
         config: TrainingConfig,
         total: int,
         generator: torch.Generator,
+        meter: Meter | None = None,
     ) -> None:
         self.fabric = fabric
         self.objective, self.module = objective, module
@@ -153,6 +156,7 @@ class Run:
         self.losses: list[float] = []
         self.skipped: list[int] = []
         self.seconds = self.waited = 0.0
+        self.meter = meter or Meter()
 
     def attempt(self, batches: Iterator[tuple[Batch, float]]) -> Step:
         """Take a step, unless there is something wrong with it."""
@@ -170,7 +174,8 @@ class Run:
             if self.scaler is not None:
                 self.scaler.update()
         else:
-            self.optimizer.step()
+            with record_function("optimiser"):
+                self.optimizer.step()
             self.losses = [*self.losses, values["loss"]][-RECENT:]
         self.optimizer.zero_grad()
         with warnings.catch_warnings():  # of a first step that was skipped
@@ -188,13 +193,16 @@ class Run:
         waited, read, accumulate = 0.0, [], self.config.accumulate
         for part in range(accumulate):
             before = time.perf_counter()
-            batch, weight = next(batches)
+            with record_function("wait for data"):
+                batch, weight = next(batches)
             waited += time.perf_counter() - before
             read.append(batch)
             more = part < accumulate - 1
             with self.fabric.no_backward_sync(self.module, enabled=more):
-                losses: Losses = self.module(batch, self.generator)
-                self.fabric.backward(losses["loss"] * (weight / accumulate))
+                with record_function("forward"):
+                    losses: Losses = self.module(batch, self.generator)
+                with record_function("backward"):
+                    self.fabric.backward(losses["loss"] * (weight / accumulate))
             for name, value in losses.items():
                 one = value.detach() * (weight / accumulate)
                 totals[name] = totals[name] + one if name in totals else one
@@ -232,6 +240,7 @@ class Run:
         """Add up time."""
         self.seconds += seconds
         self.waited += waited
+        self.meter.look()
 
     def suspects(self, found: Step) -> list[str]:
         """Name the windows of a bad step that are bad alone; all of it if none is."""
@@ -294,7 +303,11 @@ class Run:
             "losses": self.losses,
             "skipped": self.skipped,
             "windows": self.windows,
-            "time": [self.seconds, self.waited],
+            "time": {
+                "trained": self.seconds,
+                "waited": self.waited,
+                "meter": self.meter.state(),
+            },
         }
         if self.fabric.is_global_zero:
             write_state(out, state)
@@ -324,7 +337,9 @@ class Run:
         else:  # dropout cannot go on where it was
             torch.manual_seed(torch.initial_seed() + state["step"] * self.fabric.world_size)
         self.step, self.losses, self.skipped = state["step"], state["losses"], state["skipped"]
-        self.seconds, self.waited = state["time"]
+        spent = state["time"]
+        self.seconds, self.waited = spent["trained"], spent["waited"]
+        self.meter.go_on(spent["meter"])
 
 
 def _windows(batch: Batch) -> Iterator[Batch]:
