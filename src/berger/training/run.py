@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from berger.configuration import Config
 from berger.corpus import Batch
+from berger.corpus.unchanged import UnchangedShards
 from berger.errors import BergerError
 from berger.objectives.restoration import Losses
 from berger.training import devices
@@ -149,6 +150,7 @@ class Run:
         self.generator = generator
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.windows = ""
+        self.shards: UnchangedShards | None = None
         self.step = 0  # also the sampler's position: batch step · accumulate comes next
         self.losses: list[float] = []
         self.skipped: list[int] = []
@@ -282,7 +284,10 @@ class Run:
         return Fitted(self.step, len(self.skipped), round(self.seconds, 1), round(wait, 4))
 
     def save(self, out: Path) -> None:
-        """Write the whole state."""
+        """Write the whole state, unless it has learned from a shard that was changed."""
+        began = time.time()
+        if self.shards is not None and self.fabric.is_global_zero:
+            self.shards.check()
         state = weights_and_moments(self.objective, self.bare) | {
             "schedule": self.schedule.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
@@ -294,7 +299,7 @@ class Run:
             "losses": self.losses,
             "skipped": self.skipped,
             "windows": self.windows,
-            "time": [self.seconds, self.waited],
+            "time": [self.seconds, self.waited, began],
         }
         if self.fabric.is_global_zero:
             write_state(out, state)
@@ -324,7 +329,9 @@ class Run:
         else:  # dropout cannot go on where it was
             torch.manual_seed(torch.initial_seed() + state["step"] * self.fabric.world_size)
         self.step, self.losses, self.skipped = state["step"], state["losses"], state["skipped"]
-        self.seconds, self.waited = state["time"]
+        self.seconds, self.waited, saved = state["time"]
+        if self.shards is not None and self.fabric.is_global_zero:
+            self.shards.check_since(saved)
 
 
 def _windows(batch: Batch) -> Iterator[Batch]:
