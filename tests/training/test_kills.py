@@ -33,8 +33,8 @@ DARE = {
     },
     "objective": {"name": "dual-alignment", "momentum": [0.5, 0.9]},
 }
-STEPS = 8
-TRAINING = {"steps": STEPS, "batch_size": 3, "log_every": 1, "validate_every": 5, "save_every": 2}
+STEPS = 6
+TRAINING = {"steps": STEPS, "batch_size": 3, "log_every": 1, "validate_every": 4, "save_every": 2}
 
 
 class Family(NamedTuple):
@@ -130,3 +130,81 @@ def assert_alike(out: Path, uninterrupted: Path) -> None:
             assert (out / name).read_bytes() == (uninterrupted / name).read_bytes(), name
     records = [json.loads((run / "run.json").read_text()) for run in (out, uninterrupted)]
     assert records[0]["steps"] == records[1]["steps"] == STEPS
+
+
+# told to stop
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_run_that_is_told_to_stop_has_a_status_of_its_own(
+    number: signal.Signals,
+    families: dict[str, Family],
+    commands: Warm,
+    tiny_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    """After the step under way; a scheduler signals to the processes that read windows as well."""
+    family, out = families["dare"], tmp_path / "run"
+    how: dict[str, Any] = {"point": "step", "nth": 3, "number": number, "group": True}
+    status, printed = pretrain(commands, family.config, tiny_corpus, out, workers=1, **how)
+    assert printed == (
+        f"berger: {out}: stopped by {number.name} after step 3 of {STEPS}; continue it with "
+        "--resume.\n"
+    )
+    assert status == 75
+    assert read_state(out)["step"] == 3
+    status, printed = pretrain(commands, family.config, tiny_corpus, out)
+    assert (status, printed) == (0, "")
+    assert_alike(out, family.out)
+
+
+def test_what_is_told_to_stop_before_its_first_step_can_be_begun_again(
+    families: dict[str, Family], commands: Warm, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    family, out = families["dare"], tmp_path / "run"
+    how: dict[str, Any] = {"point": "model", "number": signal.SIGTERM}
+    status, printed = pretrain(commands, family.config, tiny_corpus, out, **how)
+    said = f"berger: {out}: stopped by SIGTERM; the same command begins it again.\n"
+    assert (status, printed) == (75, said)
+    assert pretrain(commands, family.config, tiny_corpus, out) == (0, "")
+    assert_alike(out, family.out)
+
+
+def test_experts_stop_and_go_on_where_they_were(
+    commands: Warm,
+    tiny_corpus: Path,
+    tiny_pretraining: Callable[..., PretrainingConfig],
+    tmp_path: Path,
+) -> None:
+    """The second of three is told to stop; then the third is killed."""
+    described = configuration("spechinet", tiny_pretraining) | {"experts": 3}
+    described["training"] = TRAINING | {"steps": 2, "save_every": 1}
+    config, once, cut = tmp_path / "config.yaml", tmp_path / "once", tmp_path / "cut"
+    config.write_text(yaml.safe_dump(described))
+    arguments = ["pretrain", config, "--corpus", tiny_corpus, "--quiet", "--device", "cpu"]
+    assert commands.berger(*arguments, "--out", once) == (0, "")
+    arguments += ["--out", cut]
+    status, printed = commands.berger(*arguments, point="step", nth=3, number=signal.SIGTERM)
+    expert = cut / "expert-1"
+    assert printed == (
+        f"berger: {expert}: stopped by SIGTERM after step 1 of 2; continue it with --resume.\n"
+    )
+    assert status == 75
+    assert (cut / "expert-0" / "run.json").is_file()
+    status, printed = commands.berger(*arguments)
+    assert (status, printed) == (
+        2,
+        f"berger: {cut}: holds a run already; continue it with --resume or choose another "
+        "folder.\n",
+    )
+    finished = (cut / "expert-0" / "state.ckpt").stat().st_mtime_ns
+    assert commands.berger(*arguments, "--resume", point="half", nth=2)[0] == -signal.SIGKILL
+    assert commands.berger(*arguments, "--resume") == (0, "")
+    assert (cut / "expert-0" / "state.ckpt").stat().st_mtime_ns == finished
+    for number in range(3):
+        runs = [run / f"expert-{number}" for run in (cut, once)]
+        assert_same(*map(state_of, runs))
+        assert log_of(runs[0]) == log_of(runs[1])
+        assert not [path for path in runs[0].iterdir() if path.name.startswith(".")]
+    weights = [(run / "checkpoint" / "model.safetensors").read_bytes() for run in (cut, once)]
+    assert weights[0] == weights[1]

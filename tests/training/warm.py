@@ -44,7 +44,8 @@ class Warm:
         *arguments
             Of the command.
         point : str, optional
-            One of `POINTS`, or ``"step"``, where it signals to itself.
+            One of `POINTS`, or ``"model"`` (before one is made) or ``"step"`` (after one), where
+            it signals to itself.
         nth : int
             At which passing of that point.
         after : float, optional
@@ -148,9 +149,15 @@ def signals_at(point: str | None, nth: int, number: int, group: bool) -> None:
 
     torch.save, os.fsync, os.replace = half_saved, synced, renamed  # type: ignore[assignment]
 
+    from berger import pretraining
     from berger.training.run import Run
 
-    attempt = Run.attempt
+    attempt, fresh_objective = Run.attempt, pretraining.fresh_objective
+
+    def made(*arguments: Any) -> Any:
+        if passed("model"):
+            send()
+        return fresh_objective(*arguments)
 
     def attempted(self: Run, batches: Any) -> Any:
         found = attempt(self, batches)
@@ -159,3 +166,4 @@ def signals_at(point: str | None, nth: int, number: int, group: bool) -> None:
         return found
 
     Run.attempt = attempted  # type: ignore[method-assign]
+    pretraining.fresh_objective = made
