@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from berger import cli, demo, load_checkpoint, open_corpus, pretraining
+from berger import cli, demo, load_checkpoint, open_corpus, pretraining, watching
 from berger.configuration import load_config
 from berger.errors import BergerError
 from berger.evaluation import decoding
@@ -143,7 +143,7 @@ def test_an_interrupted_demo_is_continued(walked: Path, smaller: Any, tmp_path: 
     out = tmp_path / "demo"
     for room, stage, at in (
         (pretraining, "validation_losses", 1),
-        (pretraining, "restoration_errors", 0),
+        (watching, "restoration_errors", 0),
         (decoding, "summarise", 0),
     ):
         with smaller.context() as patch:
@@ -169,10 +169,10 @@ def interrupted(function: Callable[..., Any], at: int) -> Callable[..., Any]:
     """Press Ctrl-C in place of a function's call number `at`."""
     calls = iter(range(100))
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **how: Any) -> Any:
         if next(calls) == at:
             raise KeyboardInterrupt
-        return function(*arguments)
+        return function(*arguments, **how)
 
     return counted
 

@@ -48,7 +48,8 @@ from berger.simulation import TEN_TWENTY
 from berger.spectral import BANDS, band_powers
 from berger.tasks import load_task
 from berger.training.log import read_log
-from berger.training.state import STATE_FILE
+from berger.training.run import Fitted
+from berger.training.state import STATE_FILE, write_state
 from berger.watching import restoration_errors, validation_losses, window_errors
 
 SIGNALS = ["masked input", "restored", "fine branch", "coarse branch", "untrained network"]
@@ -77,6 +78,7 @@ def test_the_files_of_a_run(tiny_run: Path, tiny_pretraining: Settings) -> None:
         "example.npz",
         "checkpoint",
         "state.ckpt",
+        "state-before.ckpt",
     }
     assert load_config(PretrainingConfig, tiny_run / "config.yaml") == tiny_pretraining()
     steps = [(line["step"], line["split"]) for line in read_log(tiny_run / "log.jsonl")]
@@ -343,7 +345,7 @@ def errors_with(
 
     objective.model.reconstruct = answer  # type: ignore[method-assign]
     if unmasked:
-        objective.mask = lambda clean, generator: (clean, clean)  # type: ignore[method-assign]
+        objective.mask = lambda clean, *_: (clean, clean)  # type: ignore[method-assign]
     windows = open_corpus(corpus).windows(4).take(np.arange(0, 24, 3))
     return restoration_errors(window_errors(objective, windows, **looking(config)))
 
@@ -539,12 +541,15 @@ def test_time_that_is_watched_is_the_end_of_every_recording(
     trained: list[WindowDataset] = []
     watched: list[WindowDataset] = []
 
-    def fit(objective: Any, windows: WindowDataset, *_: Any, validate: Any, **__: Any) -> int:
+    def fit(
+        objective: Any, windows: WindowDataset, _: Any, out: Path, *, validate: Any, **__: Any
+    ) -> Fitted:
         trained.append(windows)
         validate()
-        return 0
+        write_state(out, {"objective": objective.state_dict()})
+        return Fitted(0, 0, 0.0, 0.0)
 
-    def losses(objective: Any, windows: WindowDataset, config: Any) -> dict[str, float]:
+    def losses(objective: Any, windows: WindowDataset, **_: int) -> dict[str, float]:
         watched.append(windows)
         return {"loss": 0.0}
 
@@ -832,6 +837,7 @@ def test_the_files_of_a_dare_run(dare_run: Path, tiny_corpus: Path) -> None:
         "log.jsonl",
         "checkpoint",
         "state.ckpt",
+        "state-before.ckpt",
         "invariance.parquet",
     }
     assert load_config(PretrainingConfig, dare_run / "config.yaml") == tiny_dare()

@@ -104,9 +104,10 @@ def pretrain(
         Show what would run, and stop.
     """
     from berger.assembling import pretrain_experts
-    from berger.pretraining import PretrainingConfig
+    from berger.pretraining import PretrainingConfig, how_to_continue
     from berger.pretraining import pretrain as run
     from berger.training.devices import is_first
+    from berger.training.stopping import stop_at_once
 
     settings = load_config(PretrainingConfig, config, _with_seed(overrides, common))
     if print_config:
@@ -120,10 +121,11 @@ def pretrain(
         "profile": profile,
         "log_to": log_to,
     }
-    if settings.experts > 1 and expert is None:
-        checkpoint = pretrain_experts(settings, corpus, out, **how)
-    else:
-        checkpoint = run(settings, corpus, out, expert=expert, **how)
+    with stop_at_once(lambda name: f"{out}: stopped by {name}; {how_to_continue(out)}."):
+        if settings.experts > 1 and expert is None:
+            checkpoint = pretrain_experts(settings, corpus, out, **how)
+        else:
+            checkpoint = run(settings, corpus, out, expert=expert, **how)
     if is_first():
         telling.tell_training(out, how["workers"], common.say)
         common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+_OF_WRITTEN_WHOLE = re.compile(r"\..+\.[0-9a-f]{32}\.(part|old)")
 
 
 @contextmanager
@@ -44,6 +47,16 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `written_whole` left in a folder when a process was killed.
+
+    No process may be writing there.
+    """
+    for path in folder.glob(".*"):
+        if _OF_WRITTEN_WHOLE.fullmatch(path.name):
+            _remove(path)
 
 
 def _remove(path: Path) -> None:

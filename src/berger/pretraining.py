@@ -21,10 +21,10 @@ from berger.configuration import Config, differences, load_config
 from berger.corpus import Corpus, WindowDataset, open_corpus, split_subjects
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
-from berger.files import write_json, written_whole
+from berger.files import remove_unfinished, write_json, written_whole
 from berger.models import (
     DareConfig,
-    Encoder,
+    EEGModel,
     InputContract,
     SpecHiNetConfig,
     SpecHiNetPublishedConfig,
@@ -40,7 +40,7 @@ from berger.training.log import run_record
 from berger.training.loop import fit
 from berger.training.run import TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
-from berger.training.state import STATE_FILE, has_state, read_state
+from berger.training.state import has_state, read_state
 from berger.watching import look, look_at_invariance, validation_losses
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
@@ -244,7 +244,8 @@ def pretrain(
     )
     contract.check(preprocessing.sfreq, (), corpus_folder)
     seed = expert_seed(config.seed, expert)
-    objective = fresh_objective(config, contract, seed)
+    earlier = None if config.start_from is None else _earlier(config.model, config.start_from)
+    objective = fresh_objective(config, contract, seed, earlier)
     _check_montages(objective, everything, validation)
     if is_first():
         claim(out, config, resume)
@@ -322,8 +323,8 @@ def pretrain(
             "divided_sha256": windows_mark(everything.table),
         },
     }
-    if config.start_from is not None:
-        record["earlier"] = dict(load_checkpoint(config.start_from).provenance)
+    if earlier is not None:
+        record["earlier"] = dict(earlier.provenance)
     if config.experts > 1:
         with written_whole(out / PART_FILE) as temporary:
             train.table[["recording", "start"]].to_parquet(temporary, index=False)
@@ -385,30 +386,32 @@ def _ends(windows: WindowDataset) -> np.ndarray[Any, Any]:
     return ends
 
 
-def fresh_objective(config: PretrainingConfig, contract: InputContract, seed: int) -> Objective:
-    """Make the objective, and in it the model, as it stands before the first step."""
+def fresh_objective(
+    config: PretrainingConfig, contract: InputContract, seed: int, earlier: EEGModel | None = None
+) -> Objective:
+    """Make the objective as it stands before the first step, its model perhaps with weights."""
     torch.manual_seed(seed)
     model = build_encoder(config.model, contract)
-    if config.start_from is not None:
-        _start_from(model, Path(config.start_from))
+    if earlier is not None:  # before the objective copies them
+        model.load_state_dict(earlier.state_dict())
     objective: Objective = OBJECTIVES[type(config.objective)](model, config.objective)
     return objective
 
 
-def _start_from(model: Encoder, folder: Path) -> None:
-    """Give a model the weights of a checkpoint of the same architecture."""
-    before = load_checkpoint(folder)
-    if before.config != model.config:
+def _earlier(wanted: Config, folder: str) -> EEGModel:
+    """Load the checkpoint that a run starts from, if it is of the same architecture."""
+    earlier = load_checkpoint(folder)
+    if earlier.config != wanted:
         told = (
-            "; ".join(differences(before.config, model.config))
-            if type(before.config) is type(model.config)
-            else f"{type(before).__name__} there, {type(model).__name__} here"
+            "; ".join(differences(earlier.config, wanted))
+            if type(earlier.config) is type(wanted)
+            else f"{type(earlier).__name__} there, {wanted.name} here"  # type: ignore[attr-defined]
         )
         raise BergerError(
             f"{folder}: is of another model ({told}); set the configuration's model alike, or "
             "start from another checkpoint."
         )
-    model.load_state_dict(before.state_dict())
+    return earlier
 
 
 def _check_montages(objective: Objective, *datasets: WindowDataset) -> None:
@@ -433,7 +436,6 @@ def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
     """
     path = out / CONFIG_FILE
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    begun = (out / RECORD_FILE, *out.glob(f"expert-*/{STATE_FILE}"))
     if resume:
         if not path.is_file():
             raise BergerError(f"{out}: nothing to resume there; start without --resume.")
@@ -444,12 +446,23 @@ def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
                 f"({'; '.join(differences(before, config))}); resume with the same one, or start "
                 "a new run in another folder."
             )
-    elif has_state(out) or any(file.exists() for file in begun):  # else nothing to lose
+    elif (out / RECORD_FILE).exists() or _is_begun(out):  # else nothing to lose
         raise BergerError(
             f"{out}: holds a run already; continue it with --resume or choose another folder."
         )
+    remove_unfinished(out)
     with written_whole(path) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+def how_to_continue(out: Path) -> str:
+    """Say how a run that was stopped goes on."""
+    return "continue it with --resume" if _is_begun(out) else "the same command begins it again"
+
+
+def _is_begun(out: Path) -> bool:
+    """Whether a run, or one of its experts, has something to resume from."""
+    return any(map(has_state, (out, *out.glob("expert-*"))))
 
 
 def divide(windows: WindowDataset, n_parts: int, seed: int) -> list[WindowDataset]:

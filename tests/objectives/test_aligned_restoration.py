@@ -172,7 +172,7 @@ def test_identical_views_are_aligned_best(name: str) -> None:
     found = []
     for shift in range(4):
         shifts = iter((0, shift))  # of the first view, of the second
-        made.mask = lambda clean, _, shifts=shifts: (clean.roll(next(shifts), 0), clean)  # type: ignore[method-assign]
+        made.mask = lambda clean, *_, shifts=shifts: (clean.roll(next(shifts), 0), clean)  # type: ignore[method-assign]
         losses = losses_of(made)
         assert losses["retrieval"] == (shift == 0)
         found.append(losses["mask_alignment"].item())
@@ -217,7 +217,7 @@ def test_no_gradient_reaches_the_target_encoder() -> None:
 
 def test_a_perfect_prediction_leaves_nothing_unexplained() -> None:
     made = objective("dare", n_chans=None).eval()
-    made.mask = lambda clean, _: (clean, clean)  # type: ignore[method-assign]
+    made.mask = lambda clean, *_: (clean, clean)  # type: ignore[method-assign]
     nn.init.eye_(made.predictor.weight)
     nn.init.zeros_(made.predictor.bias)
     # DARE-EEG's features are layer-normalised already

@@ -61,9 +61,14 @@ class Block:
         shard = _opened(self.shard, self.content, self.progress)
         n_bytes = n_times * n_chans * SAMPLE.itemsize
         place = shard.first_byte + (self.offset + start * n_chans) * SAMPLE.itemsize
-        data = os.pread(shard.descriptor, n_bytes, place)
+        cure = "remove this copy" if is_remote(self.shard) else "run `berger corpus verify`"
+        try:
+            data = os.pread(shard.descriptor, n_bytes, place)
+        except OSError as error:  # of a disk, or a server that has another file now
+            raise BergerError(
+                f"{shard.path}: cannot be read ({error.strerror}); {cure}."
+            ) from error
         if len(data) < n_bytes:
-            cure = "remove this copy" if is_remote(self.shard) else "run `berger corpus verify`"
             raise BergerError(f"{shard.path}: ends early; {cure}.")
         return Window(
             np.ndarray((n_times, n_chans), SAMPLE, data),
@@ -86,10 +91,18 @@ class _Shard:
             try:
                 self.descriptor = os.open(path, os.O_RDONLY)
             except OSError as error:
-                raise BergerError(f"{path}: cannot be read ({error.strerror}).") from error
+                raise BergerError(
+                    f"{path}: cannot be read ({error.strerror}); restore it, or see what is "
+                    "missing with `berger corpus verify`."
+                ) from error
         with open(self.descriptor, "rb", closefd=False) as file:
-            np.lib.format.read_magic(file)
-            np.lib.format.read_array_header_1_0(file)
+            try:
+                np.lib.format.read_magic(file)
+                np.lib.format.read_array_header_1_0(file)
+            except (ValueError, OSError) as error:
+                raise BergerError(
+                    f"{path}: is no shard, or no longer; run `berger corpus verify`."
+                ) from error
             self.first_byte = file.tell()
 
     def __del__(self) -> None:

@@ -20,8 +20,7 @@ Known = Literal["nobody", "known", "unknown"]
 
 def knows_people(provenance: Mapping[str, Any]) -> bool:
     """Whether weights that were made from recordings say whose these were."""
-    earlier = provenance.get("earlier")
-    return "subjects" in provenance and (not earlier or knows_people(earlier))
+    return "subjects" in provenance and all(map(knows_people, _earlier(provenance)))
 
 
 def people_seen(
@@ -48,19 +47,30 @@ def people_seen(
     count, which errs on the careful side, unless one of `others` explains the name or the file.
     Weights that were started from others' have seen whom these have.
     """
-    if earlier := provenance.get("earlier"):
-        alone = {key: value for key, value in provenance.items() if key != "earlier"}
-        return people_seen(alone, corpus, others) | people_seen(earlier, corpus, others)
+    before = [people_seen(earlier, corpus, others) for earlier in _earlier(provenance)]
+    return set().union(_seen_by_itself(provenance, corpus, others), *before)
+
+
+def _earlier(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return what is known of the weights that a training, or those of experts, began with."""
+    own = (provenance, *provenance.get("experts", ()))
+    return [one["earlier"] for one in own if "earlier" in one]
+
+
+def _seen_by_itself(
+    provenance: Mapping[str, Any], corpus: Corpus, others: Sequence[Corpus]
+) -> set[str]:
+    """Return the people of a corpus whom a pretraining saw, not those before it."""
     origin = provenance.get("corpus", {}).get("id")
     everybody = set(corpus.subjects)
     names = set(provenance.get("subjects", {}).get("train", ()))
     if origin == corpus.manifest.id:
-        return names & everybody if knows_people(provenance) else everybody
+        return names & everybody if "subjects" in provenance else everybody
     own = _readable(corpus)
     for other in others:
         if other.manifest.id == origin:
             theirs = _readable(other)
-            trained = theirs[theirs["subject"].isin(names)] if knows_people(provenance) else theirs
+            trained = theirs[theirs["subject"].isin(names)] if "subjects" in provenance else theirs
             return {*own["subject"][own["source_sha256"].isin(trained["source_sha256"].dropna())]}
     marks = [*provenance.get("training_files", ())]
     contents = [*provenance.get("training_contents", [None] * len(marks))]

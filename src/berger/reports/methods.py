@@ -234,6 +234,27 @@ def _pretraining(run: Run, cite: Cite) -> str:
 
 
 def _watched(record: Mapping[str, Any], besides: str) -> str:
+    return _started_from(record) + _people_watched(record, besides)
+
+
+def _started_from(record: Mapping[str, Any]) -> str:
+    """Tell of the weights that a run began with, if they were another's."""
+    if "earlier" not in record:
+        return ""
+    earlier = mapping(record, "earlier")
+    people = mapping(earlier, "subjects").get("train")
+    name = mapping(earlier, "corpus").get("name")
+    whose = (
+        f"an earlier pretraining on {counted(len(people), 'person', 'people')}"
+        + (f" of {name}" if name else "")
+        if people is not None
+        else "others, of which it is not known whom they have seen"
+    )
+    before = _started_from(earlier).replace(" The weights that it", " The weights that that one")
+    return f" The weights that it began with were those of {whose}." + before
+
+
+def _people_watched(record: Mapping[str, Any], besides: str) -> str:
     people = mapping(record, "subjects")
     if not people:
         return ""

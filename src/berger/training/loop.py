@@ -6,7 +6,7 @@ import hashlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from berger.corpus import Batch, WindowDataset, WindowSampler, collate
+from berger.corpus.unchanged import UnchangedShards
 from berger.errors import BergerError, StoppedError
 from berger.models.device import Device
 from berger.training import devices
@@ -26,7 +27,10 @@ from berger.training.log import JsonLinesLog
 from berger.training.profiling import profiled
 from berger.training.run import Fitted, Run, Step, TrainingConfig
 from berger.training.sinks import MakeSink
-from berger.training.stopping import stop_on_signals
+from berger.training.stopping import leave_stopping_to_parent, stop_on_signals
+
+WANT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""In the words of torch's own allocator on CPUs, and of cuBLAS and cuDNN."""
 
 
 def fit(
@@ -112,7 +116,7 @@ def fit(
         devices.compile_blocks(objective)
     module, optimizer, bare = devices.setup(fabric, objective, config.optimizer)
     run = Run(fabric, objective, module, optimizer, bare, config, total, generator, meter)
-    run.windows = _fingerprint(dataset)
+    run.windows, run.shards = _fingerprint(dataset), UnchangedShards(dataset)
     if resume:
         run.load(out)
     place = run.step * config.accumulate
@@ -124,6 +128,7 @@ def fit(
         persistent_workers=workers > 0,
         # it draws a number when it starts, which dropout would miss in a resumed run
         generator=torch.Generator(),
+        worker_init_fn=leave_stopping_to_parent,
     )
     module.train()
     with ExitStack() as stack:
@@ -131,7 +136,8 @@ def fit(
         tell = _Tell(out, sinks, run, quiet, stack) if first else None
         traced = out / "trace.json" if profile and first else None
         trace = stack.enter_context(profiled(traced, total - run.step))
-        batches = _read(loader, sampler, place)
+        # closed, the processes that read end now and not when all else does
+        batches = stack.enter_context(closing(_read(loader, sampler, place)))
         while run.step < total:
             begun = time.perf_counter()
             with _told(out, config):
@@ -255,7 +261,7 @@ def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
                 "continue with --resume, and with fewer --workers."
             ) from error
         short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if short or "can't allocate memory" in said or "not enough memory" in said:
+        if short or any(words in said for words in WANT_OF_MEMORY):
             fewer = max(1, config.batch_size // 2)
             smaller = (
                 f"--training.batch_size {fewer} --training.accumulate "
@@ -272,7 +278,7 @@ def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
 
 def _read(
     loader: DataLoader[Any], sampler: WindowSampler, place: int
-) -> Iterator[tuple[Batch, float]]:
+) -> Generator[tuple[Batch, float]]:
     """Yield batches, and what this process's mean counts in the mean over all."""
     batches = iter(loader)
     while True:

@@ -20,6 +20,7 @@ from torch.profiler import record_function
 
 from berger.configuration import Config
 from berger.corpus import Batch
+from berger.corpus.unchanged import UnchangedShards
 from berger.errors import BergerError
 from berger.objectives.restoration import Losses
 from berger.training import devices
@@ -152,6 +153,7 @@ class Run:
         self.generator = generator
         self.scaler = getattr(fabric.strategy.precision, "scaler", None)
         self.windows = ""
+        self.shards: UnchangedShards | None = None
         self.step = 0  # also the sampler's position: batch step · accumulate comes next
         self.losses: list[float] = []
         self.skipped: list[int] = []
@@ -291,7 +293,10 @@ class Run:
         return Fitted(self.step, len(self.skipped), round(self.seconds, 1), round(wait, 4))
 
     def save(self, out: Path) -> None:
-        """Write the whole state."""
+        """Write the whole state, unless it has learned from a shard that was changed."""
+        began = time.time()
+        if self.shards is not None and self.fabric.is_global_zero:
+            self.shards.check()
         state = weights_and_moments(self.objective, self.bare) | {
             "schedule": self.schedule.state_dict(),
             "scaler": self.fabric.strategy.precision.state_dict(),
@@ -307,6 +312,7 @@ class Run:
                 "trained": self.seconds,
                 "waited": self.waited,
                 "meter": self.meter.state(),
+                "saved": began,
             },
         }
         if self.fabric.is_global_zero:
@@ -340,6 +346,8 @@ class Run:
         spent = state["time"]
         self.seconds, self.waited = spent["trained"], spent["waited"]
         self.meter.go_on(spent["meter"])
+        if self.shards is not None and self.fabric.is_global_zero:
+            self.shards.check_since(spent["saved"])
 
 
 def _windows(batch: Batch) -> Iterator[Batch]:

@@ -1,0 +1,169 @@
+"""What a user is told of a fault: one sentence, and exit status 2."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from berger import cli
+from berger.corpus.windows import _opened
+from berger.objectives.restoration import Restoration
+from berger.pretraining import PretrainingConfig
+from berger.training.state import read_state
+
+ROOT = Path(__file__).parents[2]
+Told = Callable[..., str]
+
+
+@pytest.fixture
+def told(
+    tiny_corpus: Path,
+    tiny_pretraining: Callable[..., PretrainingConfig],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> Told:
+    """Pretrain by the command on a copy of a corpus; return the sentence that ends it."""
+    _opened.cache_clear()
+    corpus = shutil.copytree(tiny_corpus, tmp_path / "corpus")
+    steps = {"steps": 6, "save_every": 2, "validate_every": 6, "max_skipped": 0}
+    config = tiny_pretraining(**{f"training__{name}": value for name, value in steps.items()})
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+
+    def pretrain(*words: str) -> str:
+        arguments = ["pretrain", tmp_path / "config.yaml", "--corpus", corpus]
+        arguments += ["--out", tmp_path / "run", "--quiet", "--device", "cpu", *words]
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        assert ended.value.code == 2
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert printed.err.startswith("berger: ")
+        assert printed.err.count("\n") == 1
+        return printed.err.removeprefix("berger: ").strip()
+
+    return pretrain
+
+
+@pytest.fixture
+def at_step_4(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any], Any]], None]:
+    """Let something happen to the losses of the fourth step."""
+
+    def happens(act: Callable[[Any], Any]) -> None:
+        forward, calls = Restoration.forward, iter(range(1, 100))
+
+        def counted(self: Restoration, *arguments: Any) -> Any:
+            losses = forward(self, *arguments)
+            return act(losses) if self.training and next(calls) == 4 else losses
+
+        monkeypatch.setattr(Restoration, "forward", counted)
+
+    return happens
+
+
+def no_number(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    return losses | {"loss": losses["loss"] * float("nan")}
+
+
+def raising(error: Exception) -> Callable[[Any], Any]:
+    def fail(losses: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_of_a_loss_that_is_no_number(told: Told, at_step_4: Any, tmp_path: Path) -> None:
+    at_step_4(no_number)
+    text = told()
+    assert text.startswith(f"{tmp_path / 'run'}: 1 of the last 4 steps were skipped, the last, 4, ")
+    assert text.endswith("continue from the last good state with --resume or start a new run.")
+    assert read_state(tmp_path / "run")["step"] == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=["gpu", "cublas", "cpu"],
+)
+def test_of_too_little_memory(error: Exception, told: Told, at_step_4: Any, tmp_path: Path) -> None:
+    at_step_4(raising(error))
+    assert told() == (
+        f"{tmp_path / 'run'}: memory did not suffice for 4 windows at once; try "
+        "--training.batch_size 2 --training.accumulate 2, or --training.checkpoint_activations "
+        "true."
+    )
+
+
+@pytest.mark.parametrize("fault", ["gone", "short", "changed"])
+def test_of_a_shard(fault: str, told: Told, at_step_4: Any, tmp_path: Path) -> None:
+    (shard,) = (tmp_path / "corpus").glob("shard-*.npy")
+
+    def harm(losses: Any) -> Any:
+        if fault == "gone":
+            shard.unlink()
+            _opened.cache_clear()
+        elif fault == "short":
+            os.truncate(shard, 2000)
+        else:
+            with shard.open("r+b") as file:
+                file.seek(shard.stat().st_size // 2)
+                file.write(b"changed")
+        return losses
+
+    at_step_4(harm)
+    changed = f"{shard}: has changed while it was in use"
+    expected = {
+        "gone": (f"{shard}: cannot be read (No such file or directory)",),
+        "short": (f"{shard}: ends early", changed),  # whichever comes first
+        "changed": (changed,),
+    }
+    assert told().startswith(expected[fault])
+    # of a shard that is gone all was right that had been read
+    assert read_state(tmp_path / "run")["step"] in ((2, 4) if fault == "gone" else (2,))
+
+
+IN_LITTLE_ROOM = """
+import resource, signal, sys
+from berger.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["prepare", "pretrain"])
+def test_of_a_full_disk(command: str, told: Told, tiny_recordings: Path, tmp_path: Path) -> None:
+    """As a quota does: no file may become larger than 40 kB."""
+    out = tmp_path / "out"
+    words = {
+        "prepare": ["prepare", tiny_recordings, "--workers", 1],
+        "pretrain": ["pretrain", tmp_path / "config.yaml", "--corpus", tmp_path / "corpus"],
+    }[command]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_LITTLE_ROOM, *map(str, words), "--out", str(out), "--quiet"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"berger: {out}")
+    assert "cannot be written (" in done.stderr
+    assert "free space" in done.stderr
+    assert done.stderr.count("\n") == 1
+    left = {path.name for path in out.rglob("*.part")}
+    assert left == set()
