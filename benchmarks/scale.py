@@ -41,7 +41,6 @@ class Inputs:
         Recordings as they are downloaded.
     hours : float
         Recordings that are left in the corpus.
-    raw_terabytes : float
     corpus_overhead : float
         Bytes of a corpus over two for each sample.
     prepare_seconds : float
@@ -54,23 +53,22 @@ class Inputs:
         What a GPU does in a second at best, in units of 10¹².
     specmoe_reached, dare_reached : float
         Share of it that training reaches. Not measured.
-    scaling : float
-        Share of their speed that devices keep for each doubling of their number. Not measured.
+    link_gbytes : float
+        What a device sends and receives in a second, in units of 10⁹ bytes. Not measured.
     """
 
     raw_hours: float = 27000
     hours: float = 1_109_545 * 30 / 3600
-    raw_terabytes: float = 1.7
-    corpus_overhead: float = 1.0
-    prepare_seconds: float = 1.0
-    specmoe_gflop: float = 1.0
-    dare_gflop: float = 1.0
+    corpus_overhead: float = 1.0007
+    prepare_seconds: float = 3.0
+    specmoe_gflop: float = 91.09
+    dare_gflop: float = 24.41
     specmoe_cpu_seconds: float = 1.0
     dare_cpu_seconds: float = 1.0
     peak_tflops: float = 312
     specmoe_reached: float = 0.05
     dare_reached: float = 0.2
-    scaling: float = 0.97
+    link_gbytes: float = 25
 
 
 def noise(config: PretrainingConfig, n_windows: int, ch_names: tuple[str, ...]) -> Batch:
@@ -136,19 +134,27 @@ def training_rows(family: str, inputs: Inputs) -> Iterator[tuple[str, ...]]:
     """Yield what training takes on each number of devices."""
     config = load_config(PretrainingConfig, FAMILIES[family])
     n_windows, per_step = windows_in_all(family, inputs)
-    each = getattr(inputs, f"{family}_gflop") * 1e9
     speed = inputs.peak_tflops * 1e12 * getattr(inputs, f"{family}_reached")
-    n_bytes = len(TEN_TWENTY) * config.model.sfreq * config.window_seconds * 2
-    yield "devices", *(str(n) for n in DEVICES)
-    scaled = [speed * n * inputs.scaling ** np.log2(n) for n in DEVICES]
-    rates = [one / each for one in scaled]
-    yield "windows of a device at once", *(f"{config.training.batch_size / n:g}" for n in DEVICES)
-    yield "windows per second", *(f"{rate:,.0f}" for rate in rates)
-    yield "seconds a step", *(f"{per_step / rate:.3g}" for rate in rates)
-    yield "read per second", *(f"{rate * n_bytes / 1e6:,.0f} MB" for rate in rates)
+    computing = per_step * getattr(inputs, f"{family}_gflop") * 1e9 / speed
+    # each device sends and receives nearly all gradients twice, in float32, once a step
+    n_bytes = 2 * 4 * count_trained(config)
+    seconds = [computing / n + n_bytes * (n - 1) / n / (inputs.link_gbytes * 1e9) for n in DEVICES]
+    rates = [per_step / one for one in seconds]
+    window = len(TEN_TWENTY) * config.model.sfreq * config.window_seconds * 2
     wall = [n_windows / rate / 3600 for rate in rates]
+    yield "devices", *(str(n) for n in DEVICES)
+    yield "windows of a device at once", *(f"{config.training.batch_size / n:g}" for n in DEVICES)
+    yield "seconds a step", *(f"{one:.3g}" for one in seconds)
+    yield "windows per second", *(f"{rate:,.0f}" for rate in rates)
+    yield "read per second", *(f"{rate * window / 1e6:,.0f} MB" for rate in rates)
     yield "hours", *(f"{hours:,.1f}" for hours in wall)
     yield "GPU-hours", *(f"{hours * n:,.0f}" for hours, n in zip(wall, DEVICES, strict=True))
+
+
+def count_trained(config: PretrainingConfig) -> int:
+    """Return the number of parameters that have gradients."""
+    objective = fresh_objective(config, contract=None, seed=0)
+    return sum(each.numel() for each in objective.parameters() if each.requires_grad)
 
 
 def summary(family: str, inputs: Inputs) -> str:
@@ -157,8 +163,9 @@ def summary(family: str, inputs: Inputs) -> str:
     each = getattr(inputs, f"{family}_gflop")
     seconds = getattr(inputs, f"{family}_cpu_seconds")
     return (
-        f"{FAMILIES[family]}: {n_windows / 1e6:,.1f} million windows in {n_windows / per_step:,.0f} "
-        f"steps of {per_step}; {each:,.1f} Gflop a window, {n_windows * each * 1e9:.2g} operations "
+        f"{FAMILIES[family]}: {n_windows / 1e6:,.1f} million windows in "
+        f"{n_windows / per_step:,.0f} steps of {per_step}; {each:,.1f} Gflop a "
+        f"window, {n_windows * each * 1e9:.2g} operations "
         f"in all; {n_windows * seconds / 3600:,.0f} hours of one processor thread"
     )
 

@@ -31,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -118,7 +119,7 @@ def child(given: argparse.Namespace) -> dict[str, Any]:
     wall = [line["seconds_per_step"] for line in lines]
     ticks = clocked[UNCOUNTED - 1 :]
     alone = (given.device, given.threads, given.workers) == ("cpu", 1, 0)
-    found["seconds"] = [b - a for a, b in zip(ticks, ticks[1:], strict=False)] if alone else wall
+    found["seconds"] = [b - a for a, b in pairwise(ticks)] if alone else wall
     waited = sum(line["data_wait"] * line["seconds_per_step"] for line in lines)
     found["data_wait"] = waited / sum(wall)
     found["loss"] = lines[-1]["loss"]

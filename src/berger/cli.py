@@ -442,7 +442,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _run(given: Sequence[str]) -> None:
+def _run(given: list[str]) -> None:
     """Do what the words of a command line say."""
     tokens, overrides = take_overrides(given)
     command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)

@@ -86,7 +86,7 @@ def test_processes_fail_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(processes.ELASTIC)
     given(monkeypatch, SRUN, STEP, {"SLURM_LOCALID": "3"})
     fail()
-    assert waited == [11, 12, 13]
+    assert waited == [11, 12, 93]
 
 
 def test_only_pretraining_is_done_by_several(

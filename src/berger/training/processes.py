@@ -32,8 +32,8 @@ def world() -> tuple[int, int]:
     here = int(os.environ.get("SLURM_NTASKS_PER_NODE", "0"))
     if here * n_nodes != n_ranks:
         raise BergerError(
-            f"srun started {n_ranks} processes on {n_nodes} machine{'s' * (n_nodes > 1)} but not by "
-            "--ntasks-per-node; give it to sbatch and srun, as many as each machine has GPUs."
+            f"srun started {n_ranks} processes on {n_nodes} machine{'s' * (n_nodes > 1)} but not "
+            "by --ntasks-per-node; give it to sbatch and srun, as many as each machine has GPUs."
         )
     return n_ranks, here
 
@@ -50,15 +50,18 @@ def in_turn() -> Iterator[None]:
     """Let the processes fail one after the other.
 
     What is wrong is mostly wrong for all, or the others fail because one has. The one that ends
-    first, after it has said why, has torchrun or srun end the others, who then say nothing.
+    first, after it has said why, has torchrun end the others within a second, or srun within its
+    ``--wait``, docs/many-devices.md has a minute; so they never say it too.
     """
     try:
         yield
     except Exception:
-        if ELASTIC in os.environ or int(os.environ.get(STEP, "1")) > 1:
-            rank, here = (("RANK", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_LOCALID"))[
-                ELASTIC not in os.environ
-            ]
-            if os.environ[rank] != "0":
-                time.sleep(10 + int(os.environ[here]))
+        if ELASTIC in os.environ:
+            rank, here, patience = os.environ["RANK"], os.environ["LOCAL_RANK"], 10
+        elif STEP in os.environ:
+            rank, here, patience = os.environ["SLURM_PROCID"], os.environ["SLURM_LOCALID"], 90
+        else:
+            raise
+        if rank != "0":
+            time.sleep(patience + int(here))
         raise
