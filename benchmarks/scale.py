@@ -57,14 +57,14 @@ class Inputs:
         What a device sends and receives in a second, in units of 10⁹ bytes. Not measured.
     """
 
-    raw_hours: float = 27000
+    raw_hours: float = 21000
     hours: float = 1_109_545 * 30 / 3600
     corpus_overhead: float = 1.0007
-    prepare_seconds: float = 3.0
+    prepare_seconds: float = 3.01
     specmoe_gflop: float = 91.09
     dare_gflop: float = 24.41
-    specmoe_cpu_seconds: float = 1.0
-    dare_cpu_seconds: float = 1.0
+    specmoe_cpu_seconds: float = 3.14
+    dare_cpu_seconds: float = 0.37
     peak_tflops: float = 312
     specmoe_reached: float = 0.05
     dare_reached: float = 0.2

@@ -148,7 +148,10 @@ def compare(given: argparse.Namespace, name: str) -> None:
     for turn in range(given.turns):
         for way in given.ways[:: -1 if turn % 2 else 1]:
             found[way].append(measure(given, name, way))
-    print(f"{name}, {given.batch} windows at once, {given.device}, {given.threads} threads:")
+    print(
+        f"{name}, {given.batch} windows at once, {given.device}, {given.threads} threads:",
+        flush=True,
+    )
     for way, runs in found.items():
         best = [min(run["seconds"]) for run in runs]
         usual = [min(run["seconds"]) for run in found[given.ways[0]]]
@@ -160,7 +163,7 @@ def compare(given: argparse.Namespace, name: str) -> None:
         print(
             f"  {way:<14}{given.batch / min(best):8.2f} windows/s, time / {given.ways[0]} "
             f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}), data wait "
-            f"{median(run['data_wait'] for run in runs):.1%}, {memory}, "
+            f"{median(run['data_wait'] for run in runs):.2%}, {memory}, "
             f"loss {runs[0]['loss']:.4g}",
             flush=True,
         )
