@@ -47,6 +47,7 @@ ROOMS = [
     "telling",
     "data_commands",
     "cli",
+    "__main__",
 ]
 
 # library → the rooms or files that may import it

@@ -198,6 +198,15 @@ def test_the_recipe_of_dare() -> None:
     assert base.training.epochs is not None
     assert base.training.epochs * base.window_seconds / base.window_step == 200
     assert load_config(PreprocessingConfig, "dare").sfreq == 256
+    tueg = load_config(PretrainingConfig, "dare-tueg")
+    assert (tueg.model, tueg.objective) == (base.model, base.objective)
+    assert tueg.training.optimizer == base.training.optimizer
+    assert tueg.training.batch_size == base.training.batch_size
+    assert tueg.window_step is not None
+    assert tueg.training.epochs is not None
+    assert tueg.training.epochs * tueg.window_seconds / tueg.window_step == 200
+    prepared = {"sfreq": 256, "reference": "average"}  # as the configuration's head says
+    assert load_config(PreprocessingConfig, "tueg", prepared).sfreq == tueg.model.sfreq
 
 
 def test_the_small_experts_are_small_spechinets() -> None:

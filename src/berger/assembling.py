@@ -36,8 +36,9 @@ from berger.pretraining import (
     pretrain,
     windows_mark,
 )
-from berger.training.devices import Strategy, is_first, wait_for_all
+from berger.training.devices import Strategy, wait_for_all
 from berger.training.log import run_record
+from berger.training.processes import is_first
 from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import has_state
 

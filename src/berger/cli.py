@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
@@ -16,6 +17,7 @@ from berger.configuration import load_config
 from berger.errors import BergerError, StoppedError
 from berger.options import Common, Overrides, hint, print_config_of, refuse_addresses
 from berger.overrides import take_overrides
+from berger.training import processes
 
 app = App(
     name="berger",
@@ -106,7 +108,6 @@ def pretrain(
     from berger.assembling import pretrain_experts
     from berger.pretraining import PretrainingConfig, how_to_continue
     from berger.pretraining import pretrain as run
-    from berger.training.devices import is_first
     from berger.training.stopping import stop_at_once
 
     settings = load_config(PretrainingConfig, config, _with_seed(overrides, common))
@@ -126,7 +127,7 @@ def pretrain(
             checkpoint = pretrain_experts(settings, corpus, out, **how)
         else:
             checkpoint = run(settings, corpus, out, expert=expert, **how)
-    if is_first():
+    if processes.is_first():
         telling.tell_training(out, how["workers"], common.say)
         common.say(f"{checkpoint}: ready. See it with `berger report {out}`.")
 
@@ -420,16 +421,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # as stderr has it: "µV" must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        tokens, overrides = take_overrides(given)
-        command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
-        if "overrides" in ignored:
-            bound.arguments["overrides"] = overrides
-        refuse_addresses(bound.arguments)
-        command(*bound.args, **bound.kwargs)
+        with processes.in_turn():
+            _run(given)
     except BergerError as error:
         _refuse(str(error))
     except StoppedError as error:
-        print(f"berger: {error.message}", file=sys.stderr)
+        if processes.is_first():
+            print(f"berger: {error.message}", file=sys.stderr)
         sys.exit(error.EXIT_STATUS)
     except CycloptsError as error:
         _refuse(f"{error}{hint(error, given)}")
@@ -439,11 +437,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
         path = error.filename2 or error.filename
         _refuse(f"{path}: {error.strerror}; free space, or choose another place.")
     except KeyboardInterrupt:
-        print(
-            "berger: interrupted; the same command continues, `pretrain` with --resume.",
-            file=sys.stderr,
-        )
+        if processes.is_first():
+            print(
+                "berger: interrupted; the same command continues, `pretrain` with --resume.",
+                file=sys.stderr,
+            )
         sys.exit(130)
+
+
+def _run(given: list[str]) -> None:
+    """Do what the words of a command line say."""
+    tokens, overrides = take_overrides(given)
+    command, bound, ignored = app.parse_args(tokens, exit_on_error=False, print_error=False)
+    if processes.world()[0] > 1 and command is not pretrain:
+        raise BergerError(
+            "only `berger pretrain` is done by several processes; start other commands without "
+            "torchrun and srun."
+        )
+    if not processes.is_first():
+        warnings.simplefilter("ignore")  # the first one says it too
+    if "overrides" in ignored:
+        bound.arguments["overrides"] = overrides
+    refuse_addresses(bound.arguments)
+    command(*bound.args, **bound.kwargs)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -34,10 +34,11 @@ from berger.models.encoders import build_encoder
 from berger.objectives.aligned_restoration import AlignedRestoration, AlignedRestorationConfig
 from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
-from berger.training.devices import Strategy, is_first, wait_for_all, world
+from berger.training.devices import Strategy, wait_for_all
 from berger.training.energy import Meter
 from berger.training.log import run_record
 from berger.training.loop import fit
+from berger.training.processes import is_first, world
 from berger.training.run import TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import has_state, read_state
@@ -227,7 +228,7 @@ def pretrain(
     if not 0 <= expert < config.experts:
         known = "is 0" if config.experts == 1 else f"are 0 to {config.experts - 1}"
         raise BergerError(f"--expert {expert}: there {known}; see `experts` in the configuration.")
-    corpus = open_corpus(corpus_folder, progress=not quiet)
+    corpus = open_corpus(corpus_folder, progress=not quiet and is_first())
     everybody = corpus.subjects if subjects is None else tuple(subjects)
     people, everything, validation = _divided(config, corpus, corpus_folder, everybody)
     if len(everything) < config.experts:

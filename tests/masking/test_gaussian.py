@@ -83,6 +83,15 @@ def test_same_seed_same_masks_whatever_the_batch_size(config: GaussianMaskConfig
     assert not torch.equal(whole, draw(12, config, seed=1))
 
 
+def test_equal_configurations_draw_equal_masks() -> None:
+    """A file may list the bands in any order."""
+    one = GaussianMaskConfig()
+    other = GaussianMaskConfig(bands=dict(sorted(one.bands.items())))
+    assert one == other
+    assert [*one.bands] != [*other.bands]
+    assert torch.equal(draw(4, one), draw(4, other))
+
+
 def test_the_kinds_of_bump_hide_what_they_say() -> None:
     frequency = draw(20, GaussianMaskConfig(kinds=ONLY["frequency"]))
     assert torch.equal(frequency, frequency[:, :, :1].expand_as(frequency))

@@ -12,23 +12,26 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from berger.configuration import load_config
-from berger.corpus import open_corpus
+from berger.corpus import Batch, collate, open_corpus
 from berger.errors import BergerError
+from berger.masking.views import ViewsConfig, draw_views
 from berger.models import InputContract
+from berger.objectives import dual_alignment
 from berger.pretraining import PretrainingConfig, fresh_objective
 from berger.training.devices import (
     SynchronisedNorm,
     blocks_of,
     checkpoint_activations,
     fabric,
-    is_first,
-    world,
+    setup,
 )
 from berger.training.log import read_log
 from berger.training.loop import fit
+from berger.training.run import Run
 from berger.training.state import BEFORE_FILE, STATE_FILE, read_state
 from tests.conftest import TINY_MODEL
 
@@ -234,6 +237,36 @@ def test_activations_computed_anew_are_the_same(
         assert torch.equal(value, other[name]), name
 
 
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_batches_of_views_are_one_large_batch(
+    accumulate: int, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the same views, and without windows that are each other's negatives."""
+    dataset = open_corpus(tiny_corpus).windows(4)
+    windows = [dataset[number] for number in range(2 * accumulate)]  # of one recording
+    views = draw_views(8, 19, ViewsConfig(), torch.Generator().manual_seed(0))
+    monkeypatch.setattr(dual_alignment, "draw_views", lambda *given: views)
+    fields = COMMON | FAMILIES["dare"] | {"objective.mask_alignment": 0}
+    config = load_config(PretrainingConfig, None, fields)
+
+    def gradients(batches: list[Batch]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        objective = fresh_objective(config, contract=None, seed=0)
+        training = config.training.model_copy(update={"accumulate": len(batches)})
+        alone = Fabric(accelerator="cpu", devices=1)
+        module, optimizer, bare = setup(alone, objective, training.optimizer)
+        run = Run(alone, objective, module, optimizer, bare, training, 1, torch.Generator())
+        losses, _, _ = run.add_gradients((batch, 1.0) for batch in batches)
+        found = {n: p.grad for n, p in objective.named_parameters() if p.grad is not None}
+        return losses, found
+
+    parts = [collate(windows[i : i + 2]) for i in range(0, len(windows), 2)]
+    for many, one in zip(gradients(parts), gradients([collate(windows)]), strict=True):
+        assert many.keys() == one.keys()
+        assert len(one) > 3
+        for name in many:
+            torch.testing.assert_close(many[name], one[name], rtol=1e-4, atol=1e-6)
+
+
 def test_fewer_activations_are_kept() -> None:
     """What stays for the backward pass of a block is its input."""
     torch.manual_seed(0)
@@ -277,6 +310,7 @@ def test_the_synchronised_norm_is_torchs_in_one_process(tmp_path: Path) -> None:
         nn.init.normal_(plain.weight)
         nn.init.normal_(plain.bias)
         synchronised = SynchronisedNorm(4)
+        synchronised.copies = 1
         synchronised.load_state_dict(plain.state_dict())
         signal = torch.randn(3, 4, 50) * 7 + 100
         given = [signal.clone().requires_grad_() for _ in range(2)]
@@ -291,20 +325,6 @@ def test_the_synchronised_norm_is_torchs_in_one_process(tmp_path: Path) -> None:
         torch.testing.assert_close(plain.eval()(x), synchronised.eval()(x))
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_which_processes_were_started_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS_PER_NODE"):
-        monkeypatch.delenv(name, raising=False)
-    assert (world(), is_first()) == ((1, 1), True)
-    for given in (
-        {"WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "RANK": "5"},
-        {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4"},
-    ):
-        with monkeypatch.context() as patch:
-            for name, value in given.items():
-                patch.setenv(name, value)
-            assert (world(), is_first()) == ((8, 4), False)
 
 
 def test_what_does_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,9 +167,9 @@ def draw_bumps(
     hides_frequency = pick_kind < config.kinds.frequency + config.kinds.time_frequency
     hides_time = (pick_kind < config.kinds.time_frequency) | ~hides_frequency
 
-    low, high, share = torch.tensor(
-        [(*BANDS[band], share) for band, share in config.bands.items()], device=device
-    ).unbind(-1)
+    # in the order of BANDS: configurations that are equal may list them in another
+    shares = [(*BANDS[band], config.bands[band]) for band in BANDS if band in config.bands]
+    low, high, share = torch.tensor(shares, device=device).unbind(-1)
     band = torch.bucketize(pick_band.contiguous(), share.cumsum(0)[:-1], right=True)
     hertz = low[band] + (high - low)[band] * pick_in_band
     centre_bin = torch.where(

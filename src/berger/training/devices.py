@@ -6,6 +6,7 @@ them, so that a training means the same on any number.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,6 +16,10 @@ from typing import Any, Literal, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.wrappers import _FabricModule
@@ -29,26 +34,11 @@ from berger.models.device import Device, compute_device
 from berger.models.encoders import BLOCKS
 from berger.objectives.ranks import summed
 from berger.training.optim import OptimizerConfig, build_optimizer
+from berger.training.processes import ELASTIC, world
 
 Strategy = Literal["ddp", "fsdp"]
 """On several devices: "ddp" keeps the whole model on each, "fsdp" a part."""
 T = TypeVar("T")
-
-
-def world() -> tuple[int, int]:
-    """Return how many processes were started together, and how many of them on this machine."""
-    if "WORLD_SIZE" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:  # by torchrun
-        return int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    if "SLURM_PROCID" in os.environ and "SLURM_NTASKS_PER_NODE" in os.environ:  # by srun
-        return int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NTASKS_PER_NODE"])
-    return 1, 1
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes."""
-    if world()[0] == 1:
-        return True
-    return os.environ.get("RANK", os.environ.get("SLURM_PROCID")) == "0"
 
 
 def wait_for_all() -> None:
@@ -85,9 +75,14 @@ def fabric(device: Device, precision: str, strategy: Strategy = "ddp") -> Fabric
             "--strategy fsdp does not know on which process a gradient of 16-mixed is too large; "
             "set training.precision to bf16-mixed, or take --strategy ddp."
         )
-    how: dict[str, Any] = {"accelerator": place.type, "devices": n_here}
+    # else Fabric would guess, and take what is left of another's environment for its own
+    how: dict[str, Any] = {
+        "accelerator": place.type,
+        "devices": n_here,
+        "plugins": [_environment(n_ranks)],
+    }
     if precision != "32-true":
-        how["plugins"] = Autocast(precision, place.type)  # type: ignore[arg-type]
+        how["plugins"].append(Autocast(precision, place.type))  # type: ignore[arg-type]
     if n_ranks > 1:
         how["num_nodes"] = n_ranks // n_here
         how["strategy"] = (
@@ -100,9 +95,17 @@ def fabric(device: Device, precision: str, strategy: Strategy = "ddp") -> Fabric
                 save_distributed_checkpoint=False,
             )
         )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # every process says hello
     made = Fabric(**how)
     made.launch()
     return made
+
+
+def _environment(n_ranks: int) -> ClusterEnvironment:
+    """Return where Fabric learns of the other processes."""
+    if n_ranks == 1:
+        return LightningEnvironment()
+    return TorchElasticEnvironment() if ELASTIC in os.environ else SLURMEnvironment()
 
 
 def setup(
@@ -180,7 +183,14 @@ class SynchronisedNorm(nn.BatchNorm1d):
     """A batch norm whose batch is that of all processes, on any device.
 
     `torch.nn.SyncBatchNorm` works on GPUs only, where nobody without one could test it.
+
+    Attributes
+    ----------
+    copies : int
+        How many processes have the same windows; one, unless a batch is too small to be shared.
     """
+
+    copies: int
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (batch, n) or (batch, n, n_times)."""
@@ -202,7 +212,8 @@ class SynchronisedNorm(nn.BatchNorm1d):
             if self.affine:
                 normed = normed + self._along(self.bias, x)
         if self.track_running_stats:
-            self._follow(mean.detach(), variance.detach() * n.detach() / (n.detach() - 1))
+            different = n.detach() / self.copies
+            self._follow(mean.detach(), variance.detach() * different / (different - 1))
         return normed.to(x.dtype)
 
     def _along(self, values: Tensor, x: Tensor) -> Tensor:
@@ -224,6 +235,14 @@ def synchronise_norms(module: nn.Module) -> None:
     for part in module.modules():
         if type(part) is nn.BatchNorm1d:
             part.__class__ = SynchronisedNorm
+    tell_copies(module, 1)
+
+
+def tell_copies(module: nn.Module, copies: int) -> None:
+    """Tell synchronised norms how many processes have the same windows of the next batch."""
+    for part in module.modules():
+        if isinstance(part, SynchronisedNorm):
+            part.copies = copies
 
 
 def everybodys(thing: T) -> list[T]:

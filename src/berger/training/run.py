@@ -199,6 +199,9 @@ class Run:
                 batch, weight = next(batches)
             waited += time.perf_counter() - before
             read.append(batch)
+            if self.fabric.world_size > 1:
+                whole = batch.shared is None  # which all processes then have
+                devices.tell_copies(self.objective, self.fabric.world_size if whole else 1)
             more = part < accumulate - 1
             with self.fabric.no_backward_sync(self.module, enabled=more):
                 with record_function("forward"):
