@@ -429,6 +429,8 @@ def _check_montages(objective: Objective, *datasets: WindowDataset) -> None:
 def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
     """Write the configuration into a run's folder, or check that it is the one that stands.
 
+    What a process left there unfinished when it was killed is removed.
+
     Raises
     ------
     BergerError
