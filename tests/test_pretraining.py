@@ -766,7 +766,7 @@ def test_the_rest_of_the_road_takes_a_composed_run(
     text = build_report(composed_run, out=tmp_path / "report.html").read_text()
     aligned = composed_run.name == "spechinet-aligned"
     assert "Restoration error on people not trained on" in text
-    assert ("Features of people not trained on" in text) == aligned
+    assert "Features of people not trained on" in text
     assert ("To it were added" in text) == aligned
     assert ("arXiv:2605.18298" in text) == (not aligned)
     assert "both branches" in text or not aligned
