@@ -122,6 +122,38 @@ def test_a_skipped_step_changes_nothing(tiny_corpus: Path, tmp_path: Path) -> No
     assert state_of(tmp_path)["optimizer"]["state"]["weight"]["step"] == 23
 
 
+class Normed(Moody):
+    """Spoilt by a bad window's numbers, and not by its loss alone."""
+
+    def __init__(self, bad: dict[tuple[str, int], float]) -> None:
+        super().__init__(bad)
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        windows = zip(batch.recordings, batch.starts.tolist(), strict=True)
+        factors = [[self.bad.get(window, window[1] / 1000)] for window in windows]
+        return {"loss": (self.norm(torch.tensor(factors)) * self.weight).square().mean()}
+
+
+def test_no_state_is_saved_of_a_skipped_step(tiny_corpus: Path, tmp_path: Path) -> None:
+    """It may have been skipped because the weights are bad."""
+    everything = {window_number(tiny_corpus, number): float("nan") for number in range(48)}
+    with pytest.raises(BergerError, match="4 of the last 4 steps"):
+        moody(tiny_corpus, tmp_path, Moody(everything), max_skipped=3, save_every=1)
+    assert not has_state(tmp_path)
+
+
+def test_batch_norms_forget_a_step_that_was_skipped(tiny_corpus: Path, tmp_path: Path) -> None:
+    """Else one bad window would spoil every later validation, and all would be named as bad."""
+    recording, start = window_number(tiny_corpus, 5)
+    objective = Normed({(recording, start): float("nan")})
+    moody(tiny_corpus, tmp_path, objective, explosion=None)
+    (skipped,) = [line for line in read_log(tmp_path / "log.jsonl") if line["split"] == "skipped"]
+    assert skipped["windows"] == [f"{recording} at {start / 100:g} s"]
+    assert all(torch.isfinite(value).all() for value in objective.state_dict().values())
+    assert objective.norm.num_batches_tracked == 23
+
+
 def test_a_loss_far_beyond_the_usual_is_skipped(tiny_corpus: Path, tmp_path: Path) -> None:
     steps = 24 + 24  # two epochs: by the second, what is usual is known
     found = []
@@ -140,12 +172,12 @@ def test_too_many_bad_steps_end_the_run(tiny_corpus: Path, tmp_path: Path) -> No
     """The last state is good, and the sentence names the windows; resumed, it goes on."""
     bad = {window_number(tiny_corpus, number): float("nan") for number in range(0, 48, 3)}
     with pytest.raises(BergerError) as caught:
-        moody(tiny_corpus, tmp_path, Moody(bad), max_skipped=3)
+        moody(tiny_corpus, tmp_path, Moody(bad), max_skipped=3, save_every=1)
     text = str(caught.value)
     assert "4 of the last" in text
     assert any(f"{recording} at {start / 100:g} s" in text for recording, start in bad)
     state = read_state(tmp_path)
-    assert state["step"] % 4 == 0
+    assert state["step"] not in state["skipped"]
     assert all(torch.isfinite(value).all() for value in state["objective"].values())
     skipped_before = len(state["skipped"])
     fitted = moody(tiny_corpus, tmp_path, Moody(bad), resume=True, max_skipped=30)

@@ -85,7 +85,7 @@ def test_of_a_loss_that_is_no_number(told: Told, at_step_4: Any, tmp_path: Path)
     at_step_4(no_number)
     text = told()
     assert text.startswith(f"{tmp_path / 'run'}: 1 of the last 4 steps were skipped, the last, 4, ")
-    assert text.endswith("continue from the last good state with --resume or start a new run.")
+    assert text.endswith("without them or with a lower training.optimizer.lr.")
     assert read_state(tmp_path / "run")["step"] == 2
 
 
@@ -103,8 +103,24 @@ def test_of_too_little_memory(error: Exception, told: Told, at_step_4: Any, tmp_
     assert told() == (
         f"{tmp_path / 'run'}: memory did not suffice for 4 windows at once; try "
         "--training.batch_size 2 --training.accumulate 2, or --training.checkpoint_activations "
-        "true."
+        "true in another folder."  # --resume would refuse another configuration
     )
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "again", "advice"),
+    [
+        (1, "false", "1 window at once; try --training.checkpoint_activations true."),
+        (3, "true", "3 windows at once; try --training.batch_size 1 --training.accumulate 3."),
+        (1, "true", "1 window at once; choose a smaller model or shorter windows."),
+    ],
+)
+def test_nothing_is_advised_that_is_so_already(
+    batch_size: int, again: str, advice: str, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Restoration, "forward", lambda *_: raising(MemoryError())(None))
+    words = ("--training.batch_size", str(batch_size), "--training.checkpoint_activations", again)
+    assert told(*words).endswith(f": memory did not suffice for {advice}")
 
 
 @pytest.mark.parametrize("fault", ["gone", "short", "changed"])

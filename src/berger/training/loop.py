@@ -27,6 +27,7 @@ from berger.training.log import JsonLinesLog
 from berger.training.profiling import profiled
 from berger.training.run import Fitted, Run, Step, TrainingConfig
 from berger.training.sinks import MakeSink
+from berger.training.state import has_state
 from berger.training.stopping import leave_stopping_to_parent, stop_on_signals
 
 WANT_OF_MEMORY = ("can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
@@ -52,9 +53,10 @@ def fit(
 ) -> Fitted:
     """Minimise an objective, on all the devices that this process was started for.
 
-    Every `save_every` steps the whole state goes to ``out/state.ckpt``; a run that is resumed from
-    it ends with the same weights as one that was never interrupted. On several devices, the first
-    process alone writes, and all see the same losses.
+    Every `save_every` steps, if that step was not skipped, the whole state goes to
+    ``out/state.ckpt``; a run that is resumed from it ends with the same weights as one that was
+    never interrupted. On several devices, the first process alone writes, and all see the same
+    losses.
 
     A step whose loss or gradient is no finite number, or whose loss is far beyond the usual,
     changes nothing: it is skipped, counted and logged with its windows.
@@ -164,7 +166,8 @@ def fit(
                 if tell:
                     tell.write(step=step, split="validation", **losses)
             stopping = run.anybody(bool(stop))
-            if step % config.save_every == 0 or last or stopping:
+            # a step may have been skipped because the weights are bad
+            if (step % config.save_every == 0 and not found.fault) or last or stopping:
                 run.save(out)
             if stopping and not last:
                 name = stop.by.name if stop.by else "a signal to another process"
@@ -215,7 +218,8 @@ class _Tell:
             split="train",
             **found.values,
             lr=found.lr,
-            grad_norm=found.norm,
+            # of half precision it may be none, as long as the scale is too large
+            grad_norm=None if found.norm is None else _finite(found.norm),
             **({} if self._run.scaler is None else {"loss_scale": self._run.scaler.get_scale()}),
             seconds_per_step=round(seconds, 6),
             data_wait=round(found.waited / seconds, 6),
@@ -255,25 +259,31 @@ def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:  # torch's own errors of memory are of the latter
         said = str(error)
-        if "DataLoader worker" in said:
+        if "DataLoader worker (pid" in said:  # and no fault that one of them reports
             raise BergerError(
                 f"{out}: a process that reads windows was killed, perhaps for want of memory; "
                 "continue with --resume, and with fewer --workers."
             ) from error
         short = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if short or any(words in said for words in WANT_OF_MEMORY):
-            fewer = max(1, config.batch_size // 2)
-            smaller = (
-                f"--training.batch_size {fewer} --training.accumulate "
-                f"{-(-config.batch_size * config.accumulate // fewer)}, or "
-                if config.batch_size > 1
-                else ""
-            )
+            several = config.batch_size > 1
             raise BergerError(
-                f"{out}: memory did not suffice for {config.batch_size} windows at once; try "
-                f"{smaller}--training.checkpoint_activations true."
+                f"{out}: memory did not suffice for {config.batch_size} window{'s' * several} at "
+                f"once; {_with_less_memory(config)}{' in another folder' * has_state(out)}."
             ) from error
         raise
+
+
+def _with_less_memory(config: TrainingConfig) -> str:
+    """Say what to try."""
+    cures = []
+    if config.batch_size > 1:
+        fewer = config.batch_size // 2
+        passes = -(-config.batch_size * config.accumulate // fewer)
+        cures.append(f"--training.batch_size {fewer} --training.accumulate {passes}")
+    if not config.checkpoint_activations:
+        cures.append("--training.checkpoint_activations true")
+    return f"try {', or '.join(cures)}" if cures else "choose a smaller model or shorter windows"
 
 
 def _read(

@@ -162,6 +162,8 @@ class Run:
 
     def attempt(self, batches: Iterator[tuple[Batch, float]]) -> Step:
         """Take a step, unless there is something wrong with it."""
+        # batch norms count a batch before anybody knows that it is bad
+        buffers = [(buffer, buffer.clone()) for buffer in self.objective.buffers()]
         totals, waited, read = self.add_gradients(batches)
         clip = self.config.optimizer.clip_norm
         norm = self.fabric.clip_gradients(
@@ -173,6 +175,8 @@ class Run:
         fault = self._fault(values, length)
         self.step += 1
         if fault:
+            for buffer, before in buffers:
+                buffer.copy_(before)
             if self.scaler is not None:
                 self.scaler.update()
         else:
@@ -232,7 +236,7 @@ class Run:
             return "the gradient is no finite number"
         if self.config.explosion is not None and len(self.losses) >= FEWEST_LOSSES:
             usual = statistics.median(self.losses)
-            if values["loss"] > self.config.explosion * usual:
+            if values["loss"] > self.config.explosion * usual > 0:
                 return f"the loss is {values['loss'] / usual:,.0f} times the usual"
         return ""
 
@@ -277,8 +281,8 @@ class Run:
         return (
             f"{out}: {len(self.recently_skipped)} of the last {min(RECENT, self.step)} steps were "
             f"skipped, the last, {self.step}, because of {', '.join(windows[:3])}{more}; look at "
-            "these windows (log.jsonl names all), lower training.optimizer.lr, and continue from "
-            "the last good state with --resume or start a new run."
+            "these windows (log.jsonl names all), and start a new run in another folder, without "
+            "them or with a lower training.optimizer.lr."
         )
 
     def anybody(self, here: bool) -> bool:
