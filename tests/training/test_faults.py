@@ -185,6 +185,22 @@ def test_too_many_bad_steps_end_the_run(tiny_corpus: Path, tmp_path: Path) -> No
     assert fitted.skipped > skipped_before
 
 
+def test_a_run_whose_first_step_was_skipped_can_be_told_to_stop_there(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """An optimiser that has taken no step has nothing to save, and starts from nothing."""
+    objective = Moody({})
+    moody(tiny_corpus, tmp_path / "probe", objective, steps=1)
+    bad = dict.fromkeys(objective.seen, float("nan"))
+    moody(tiny_corpus, tmp_path / "once", Moody(bad))
+    cut = Moody(bad)
+    interrupt(cut, 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(StoppedError, match="after step 1 of 24"):
+        moody(tiny_corpus, tmp_path / "cut", cut)
+    moody(tiny_corpus, tmp_path / "cut", Moody(bad), resume=True)
+    assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "once"))
+
+
 def test_steps_that_were_skipped_are_resumed(tiny_corpus: Path, tmp_path: Path) -> None:
     bad = {window_number(tiny_corpus, number): float("nan") for number in (3, 20, 40)}
     moody(tiny_corpus, tmp_path / "once", Moody(bad))
@@ -402,9 +418,11 @@ def test_two_damaged_states_are_refused(tiny_corpus: Path, tmp_path: Path) -> No
 # told to stop
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("number", "at", "step"), [(signal.SIGTERM, 5, 3), (signal.SIGUSR1, 13, 7)]
+)
 def test_a_run_that_is_told_to_stop_saves_and_goes_on(
-    number: signal.Signals, tiny_corpus: Path, tmp_path: Path
+    number: signal.Signals, at: int, step: int, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     """After the step under way, whenever states are saved otherwise."""
     train(tiny_corpus, tmp_path / "once", save_every=100)
@@ -413,16 +431,16 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on(
         train(
             tiny_corpus,
             tmp_path / "cut",
-            at=5,
+            at=at,
             act=lambda: os.kill(os.getpid(), number),
             save_every=100,
         )
     assert caught.value.message == (
-        f"{tmp_path / 'cut'}: stopped by {number.name} after step 3 of 7; continue it with "
+        f"{tmp_path / 'cut'}: stopped by {number.name} after step {step} of 7; continue it with "
         "--resume."
     )
     assert signal.getsignal(number) is before
-    assert state_of(tmp_path / "cut")["step"] == 3
+    assert state_of(tmp_path / "cut")["step"] == step
     train(tiny_corpus, tmp_path / "cut", resume=True, save_every=100)
     assert_same(state_of(tmp_path / "cut"), state_of(tmp_path / "once"))
     assert log_of(tmp_path / "cut") == log_of(tmp_path / "once")

@@ -169,7 +169,7 @@ def fit(
             # a step may have been skipped because the weights are bad
             if (step % config.save_every == 0 and not found.fault) or last or stopping:
                 run.save(out)
-            if stopping and not last:
+            if stopping:
                 name = stop.by.name if stop.by else "a signal to another process"
                 raise StoppedError(
                     f"{out}: stopped by {name} after step {step} of {total}; continue it with "

@@ -41,6 +41,12 @@ def weights_and_moments(module: nn.Module, optimizer: Optimizer) -> dict[str, An
     """Return what a module and its optimiser hold, whole and on the CPU; all ranks must ask."""
     with warnings.catch_warnings():  # it tells users of several devices how it gathers
         warnings.simplefilter("ignore")
+        if (
+            not optimizer.state
+        ):  # asked before its first step, it takes one of nothing and counts it
+            get_optimizer_state_dict(module, optimizer, options=WHOLE)
+            for moments in optimizer.state.values():
+                moments["step"].zero_()
         return {
             "objective": get_model_state_dict(module, options=WHOLE),
             "optimizer": get_optimizer_state_dict(module, optimizer, options=WHOLE),
