@@ -79,6 +79,17 @@ def test_losses_are_finite_and_sum_up(n_times: int) -> None:
     losses["loss"].backward()
 
 
+@pytest.mark.parametrize("weights", [(0.3, 0.2), (0.3, 0.0), (0.0, 0.0)])
+def test_whatever_is_trained_has_a_gradient(weights: tuple[float, float]) -> None:
+    """Several processes would wait for one for ever, or end."""
+    made = objective(auxiliary_weights=weights).train()
+    batch = batch_of(20 * torch.randn(2, 3, 400))
+    made(batch, torch.Generator().manual_seed(0))["loss"].backward()
+    for name, parameter in made.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), name
+    assert not made.model.auxiliary_up1.weight.requires_grad or weights[1]
+
+
 def test_measures_of_features_are_taken_in_evaluation_only() -> None:
     made, batch = objective(), batch_of(torch.randn(3, 4, 400))
     learned = made.train()(batch, torch.Generator().manual_seed(0))

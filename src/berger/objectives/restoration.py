@@ -78,6 +78,11 @@ class Restoration(nn.Module):
         super().__init__()
         self.model = model
         self.config = config
+        if not isinstance(model, DareEEG):
+            # an optimiser, and a process group that waits for every gradient, is told what is idle
+            heads = (model.auxiliary_up2, model.auxiliary_up1)
+            for weight, head in zip(config.auxiliary_weights, heads, strict=True):
+                head.requires_grad_(weight > 0)
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Losses:
         """Return the losses of a batch.
