@@ -415,6 +415,16 @@ def test_two_damaged_states_are_refused(tiny_corpus: Path, tmp_path: Path) -> No
         read_state(tmp_path)
 
 
+def test_a_state_that_lacks_something_is_refused(tiny_corpus: Path, tmp_path: Path) -> None:
+    """As one that was written before Berger kept it."""
+    moody(tiny_corpus, tmp_path, Moody({}), steps=2)
+    state = read_state(tmp_path)
+    del state["losses"]
+    torch.save(state, tmp_path / STATE_FILE)
+    with pytest.raises(BergerError, match=r"state.ckpt: damaged or of another Berger"):
+        moody(tiny_corpus, tmp_path, Moody({}), steps=2, resume=True)
+
+
 # told to stop
 
 

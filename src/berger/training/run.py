@@ -335,22 +335,21 @@ class Run:
                 "start a new run in another folder."
             )
         try:
+            ranks, spent = state["generators"]["ranks"], state["time"]
+            self.step, self.losses, self.skipped = state["step"], state["losses"], state["skipped"]
             set_weights_and_moments(self.objective, self.bare, state)
+            self.schedule.load_state_dict(state["schedule"])
+            self.fabric.strategy.precision.load_state_dict(state["scaler"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise BergerError(
                 f"{out / STATE_FILE}: damaged or of another Berger; start a new run in another "
                 "folder."
             ) from error
-        self.schedule.load_state_dict(state["schedule"])
-        self.fabric.strategy.precision.load_state_dict(state["scaler"])
         self.generator.set_state(state["generators"]["masks"])
-        ranks = state["generators"]["ranks"]
         if len(ranks) == self.fabric.world_size:
             set_generators(ranks[self.fabric.global_rank])
         else:  # dropout cannot go on where it was
             torch.manual_seed(torch.initial_seed() + state["step"] * self.fabric.world_size)
-        self.step, self.losses, self.skipped = state["step"], state["losses"], state["skipped"]
-        spent = state["time"]
         self.seconds, self.waited = spent["trained"], spent["waited"]
         self.meter.go_on(spent["meter"])
         if self.shards is not None and self.fabric.is_global_zero:
