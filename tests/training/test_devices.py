@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from berger.masking.views import ViewsConfig, draw_views
 from berger.models import InputContract
 from berger.objectives import dual_alignment
 from berger.pretraining import PretrainingConfig, fresh_objective
+from berger.training import devices
 from berger.training.devices import (
     SynchronisedNorm,
     blocks_of,
     checkpoint_activations,
+    compile_blocks,
     fabric,
     setup,
 )
@@ -272,7 +275,7 @@ def test_fewer_activations_are_kept() -> None:
     torch.manual_seed(0)
     kept = []
     for again in (False, True):
-        objective = fresh_objective(config_of("spechinet"), contract=None, seed=0)
+        objective = fresh_objective(config_of("spechinet"), InputContract(sfreq=100), seed=0)
         if again:
             checkpoint_activations(objective)
         n_bytes = 0
@@ -292,12 +295,25 @@ def test_fewer_activations_are_kept() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore:The .grad attribute")
 @pytest.mark.parametrize("family", ["spechinet", "dare"])
 def test_compiled_blocks_learn_the_same(
-    family: str, alone: Callable[[str], Path], tiny_corpus: Path, tmp_path: Path
+    family: str,
+    alone: Callable[[str], Path],
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Their graphs; what C++ is made of them takes minutes and a compiler."""
     torch.compiler.reset()
+    graphs = partial(compile_blocks, backend="aot_eager")
+    monkeypatch.setattr(devices, "compile_blocks", graphs)
     train(family, tiny_corpus, tmp_path, compile=True)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
     assert_close(alone(family), tmp_path, tolerance=1e-4)
+
+
+def test_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BergerError, match="install one, or leave it out"):
+        compile_blocks(fresh_objective(config_of("spechinet"), InputContract(sfreq=100), seed=0))
 
 
 def test_the_synchronised_norm_is_torchs_in_one_process(tmp_path: Path) -> None:

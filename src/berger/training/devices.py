@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -38,6 +39,7 @@ from berger.training.processes import ELASTIC, world
 
 Strategy = Literal["ddp", "fsdp"]
 """On several devices: "ddp" keeps the whole model on each, "fsdp" a part."""
+COMPILERS = (os.environ.get("CXX") or "g++", "clang++")
 T = TypeVar("T")
 
 
@@ -173,10 +175,21 @@ def _statistics_stay(block: nn.Module) -> Iterator[None]:
             norm._buffers.update(before)
 
 
-def compile_blocks(objective: nn.Module) -> None:
-    """Compile the blocks; what is between them, masks among it, stays as it is."""
+def compile_blocks(objective: nn.Module, backend: str = "inductor") -> None:
+    """Compile the blocks; what is between them, masks among it, stays as it is.
+
+    Raises
+    ------
+    BergerError
+        If there is no C++ compiler, without which torch's own cannot work.
+    """
+    if backend == "inductor" and not any(map(shutil.which, COMPILERS)):
+        raise BergerError(
+            f"training.compile needs a C++ compiler ({', '.join(COMPILERS)}); install one, or "
+            "leave it out."
+        )
     for block in blocks_of(objective):
-        block.compile()
+        block.compile(backend=backend)
 
 
 class SynchronisedNorm(nn.BatchNorm1d):
