@@ -349,9 +349,10 @@ def test_a_full_disk_leaves_the_last_state(tiny_corpus: Path, tmp_path: Path) ->
 def test_a_killed_worker_is_told(tiny_corpus: Path, tmp_path: Path) -> None:
     """With a state from before, from which the run goes on as if nothing had happened."""
     train(tiny_corpus, tmp_path / "once", save_every=2)
+    others = {*_children(os.getpid())}  # of tests before this one
 
     def kill() -> None:
-        (worker, *_) = _children(os.getpid())
+        (worker,) = {*_children(os.getpid())} - others
         os.kill(worker, signal.SIGKILL)
         while worker in _children(os.getpid()):
             pass
