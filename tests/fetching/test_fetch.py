@@ -414,13 +414,14 @@ def test_osf_is_walked_in_one_folder(server: Server, tmp_path: Path) -> None:
     }
     download = load_task("bcic2020-3").facts.download
     assert download is not None
-    task = task_of(download.model_dump(mode="json", by_alias=True))
+    told = {"then": "Unpack what is packed."}
+    task = task_of(download.model_dump(mode="json", by_alias=True) | told)
     summary = run(server, tmp_path, task, mirror=f"{server.url}/list")
     assert {row.file: row.compared for row in summary.rows} == {
         "Training set/Data_Sample01.mat": "sha256",
         "Training set/Data_Sample02.mat": "md5",
     }
-    assert "Save the sheet Track3" in str(summary)
+    assert "Unpack what is packed." in str(summary)
     assert "no" not in server.got
 
 
