@@ -80,7 +80,7 @@ def describe_tasks() -> str:
     for name in catalogue():
         task = load_task(name)
         people = str(task.facts.subjects or "?")
-        here = "yes" if root and (Path(root) / name).is_dir() else "no"
+        here = "yes" if task.has_data else "no"
         rows.append(
             (name, task.title, _question(task), task.species, people, task.facts.access, here)
         )

@@ -100,7 +100,7 @@ class TaskConfig(Config):
         What is where in recordings that do not say so themselves. Default: as the model was
         trained.
     kind : {"classification", "regression"}
-    labels : FileNameLabels, AnnotationLabels, TableLabels, ParticipantLabels or HypnogramLabels
+    labels : one of `berger.tasks.labels.Labels`
     target : Target, optional
         What the numbers of a regression are.
     window_seconds, step_seconds : float
