@@ -90,7 +90,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def config_of(family: str, **changes: object) -> PretrainingConfig:
     fields = COMMON | FAMILIES[family]
-    fields |= {f"training.{name}": value for name, value in changes.items()}
+    for name, value in changes.items():
+        fields[name if name.startswith("objective.") else f"training.{name}"] = value
     return load_config(PretrainingConfig, None, fields)
 
 

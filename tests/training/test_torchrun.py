@@ -120,9 +120,14 @@ def test_torchrun_trains_as_one_process(tiny_corpus: Path, tmp_path: Path) -> No
 
 
 def test_stopped_under_torchrun_and_continued_under_srun(tiny_corpus: Path, tmp_path: Path) -> None:
-    """SIGTERM to torchrun ends all processes with the state saved; the strategy may change."""
+    """SIGTERM to torchrun ends all processes with the state saved; the strategy may change.
+
+    Without mask alignment: its head has a ReLU, and in many steps rounding once puts a unit that
+    is all but 0 onto the other side, where its gradient is another.
+    """
     out = tmp_path / "two"
     changes: dict[str, Any] = {"steps": 30, "save_every": 1000, "validate_every": 15}
+    changes["objective.mask_alignment"] = 0
     words = words_of("dare", tiny_corpus, out, **changes)
     running = start((*TORCHRUN, *words), out)
     until = time.monotonic() + 200
