@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from berger.files import sha256, write_json, written_whole
+from berger.errors import BergerError
+from berger.files import held, sha256, write_json, written_whole
 
 
 def names(folder: Path) -> set[str]:
@@ -134,3 +135,14 @@ def test_sha256(tmp_path: Path) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
     assert sha256(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_one_holds_a_lock_at_a_time(tmp_path: Path) -> None:
+    lock = tmp_path / "new" / ".lock"
+    for _ in range(2):  # what was let go can be had again
+        with (
+            held(lock, "cannot be had"),
+            pytest.raises(BergerError, match="somebody has it"),
+            held(lock, "somebody has it"),
+        ):
+            pass

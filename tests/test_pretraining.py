@@ -71,6 +71,7 @@ def looking(config: PretrainingConfig) -> dict[str, int]:
 
 def test_the_files_of_a_run(tiny_run: Path, tiny_pretraining: Settings) -> None:
     assert {path.name for path in tiny_run.iterdir()} == {
+        ".lock",
         "config.yaml",
         "run.json",
         "log.jsonl",
@@ -832,6 +833,7 @@ def dare_run(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def test_the_files_of_a_dare_run(dare_run: Path, tiny_corpus: Path) -> None:
     assert {path.name for path in dare_run.iterdir()} == {
+        ".lock",
         "config.yaml",
         "run.json",
         "log.jsonl",

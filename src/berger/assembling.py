@@ -32,7 +32,7 @@ from berger.pretraining import (
     PART_FILE,
     RECORD_FILE,
     PretrainingConfig,
-    claim,
+    claimed,
     pretrain,
     windows_mark,
 )
@@ -84,39 +84,38 @@ def pretrain_experts(
         As `pretrain` and `assemble` do.
     """
     make_sinks(log_to, {})  # says what is missing before anything is written
-    if is_first():
-        claim(out, config, resume)
-    corpus = open_corpus(corpus_folder).manifest.id
-    runs = [out / f"expert-{number}" for number in range(config.experts)]
-    for run in runs:
-        if (run / RECORD_FILE).is_file() and _record(run)["corpus"]["id"] != corpus:
-            raise BergerError(
-                f"{run}: was trained on another corpus; resume with the same one, or start a new "
-                "run in another folder."
-            )
-    for number, run in enumerate(runs):
-        if not (run / RECORD_FILE).is_file():
-            pretrain(
-                config,
-                corpus_folder,
-                run,
-                expert=number,
-                subjects=subjects,
-                resume=has_state(run),
-                device=device,
-                strategy=strategy,
-                workers=workers,
-                quiet=quiet,
-                profile=profile,
-                log_to=log_to,
-            )
-    checkpoint = out / "checkpoint"
-    if is_first():
-        if not checkpoint.is_dir():
-            assemble(runs, checkpoint, config.seed)
-        seconds = sum(_record(run)["wall_seconds"] for run in runs)
-        total = {"wall_seconds": round(seconds, 1)}
-        write_json(out / RECORD_FILE, {**load_checkpoint(checkpoint).provenance, **total})
+    with claimed(out, config, resume):
+        corpus = open_corpus(corpus_folder).manifest.id
+        runs = [out / f"expert-{number}" for number in range(config.experts)]
+        for run in runs:
+            if (run / RECORD_FILE).is_file() and _record(run)["corpus"]["id"] != corpus:
+                raise BergerError(
+                    f"{run}: was trained on another corpus; resume with the same one, or start a "
+                    "new run in another folder."
+                )
+        for number, run in enumerate(runs):
+            if not (run / RECORD_FILE).is_file():
+                pretrain(
+                    config,
+                    corpus_folder,
+                    run,
+                    expert=number,
+                    subjects=subjects,
+                    resume=has_state(run),
+                    device=device,
+                    strategy=strategy,
+                    workers=workers,
+                    quiet=quiet,
+                    profile=profile,
+                    log_to=log_to,
+                )
+        checkpoint = out / "checkpoint"
+        if is_first():
+            if not checkpoint.is_dir():
+                assemble(runs, checkpoint, config.seed)
+            seconds = sum(_record(run)["wall_seconds"] for run in runs)
+            total = {"wall_seconds": round(seconds, 1)}
+            write_json(out / RECORD_FILE, {**load_checkpoint(checkpoint).provenance, **total})
     wait_for_all()
     return checkpoint
 

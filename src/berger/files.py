@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import filelock
+
+from berger.errors import BergerError
+
 _OF_WRITTEN_WHOLE = re.compile(r"\..+\.[0-9a-f]{32}\.(part|old)")
 
 
@@ -47,6 +51,23 @@ def written_whole(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def held(lock: Path, otherwise: str) -> Iterator[None]:
+    """Let no other process hold the same lock meanwhile; it ends with the process.
+
+    Raises
+    ------
+    BergerError
+        With the sentence `otherwise`, if another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(lock, timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise BergerError(otherwise) from error
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,7 +22,7 @@ from berger.configuration import Config, differences, load_config
 from berger.corpus import Corpus, WindowDataset, open_corpus, split_subjects
 from berger.corpus.windows import count_samples
 from berger.errors import BergerError
-from berger.files import remove_unfinished, write_json, written_whole
+from berger.files import held, remove_unfinished, write_json, written_whole
 from berger.models import (
     DareConfig,
     EEGModel,
@@ -39,13 +40,14 @@ from berger.training.energy import Meter
 from berger.training.log import run_record
 from berger.training.loop import fit
 from berger.training.processes import is_first, world
-from berger.training.run import TrainingConfig
+from berger.training.run import TooManySkippedError, TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
 from berger.training.state import has_state, read_state
 from berger.watching import look, look_at_invariance, validation_losses
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
 PART_FILE = "part.parquet"
+LAST_GOOD = "checkpoint-last-good"
 DIVISION = "windows, shuffled"
 """How windows are divided among experts; stands in every expert's provenance."""
 
@@ -248,43 +250,13 @@ def pretrain(
     earlier = None if config.start_from is None else _earlier(config.model, config.start_from)
     objective = fresh_objective(config, contract, seed, earlier)
     _check_montages(objective, everything, validation)
-    if is_first():
-        claim(out, config, resume)
-
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
     how = {"batch_size": config.training.batch_size, "seed": config.seed}
-    fitted = fit(
-        objective,
-        train,
-        config.training,
-        out,
-        seed=seed,
-        device=device,
-        strategy=strategy,
-        workers=workers,
-        resume=resume,
-        quiet=quiet,
-        profile=profile,
-        sinks=sinks,
-        meter=meter,
-        validate=lambda: validation_losses(objective, watched, **how),
-    )
-    if not is_first():
-        wait_for_all()
-        return out / "checkpoint"
-    place = objective.device
-    objective = fresh_objective(config, contract, seed)  # one that is not spread over devices
-    objective.load_state_dict(read_state(out)["objective"])
-    objective.to(place).eval()
-    model = objective.pretrained()
     recordings = corpus.recordings[corpus.recordings["status"] == "ok"]
     trained = recordings[recordings["subject"].isin(people["train"])]
     record |= {
         "kind": "pretraining",
-        "started": meter.started,
-        "resumed": meter.resumed,
         "seed": config.seed,
-        "device": str(place),
         "processes": world()[0],
         **({"strategy": strategy} if world()[0] > 1 else {}),
         "corpus": {
@@ -305,12 +277,7 @@ def pretrain(
         "validation_by": config.validation_by,
         "training_files": file_marks(trained),
         "training_contents": file_contents(trained),
-        "n_parameters": model.n_parameters,
-        "steps": fitted.steps,
-        "skipped_steps": fitted.skipped,
-        "training_seconds": fitted.seconds,
-        "data_wait": fitted.data_wait,
-        "energy": meter.energy(),
+        "n_parameters": objective.model.n_parameters,
         "batch_size": config.training.batch_size * config.training.accumulate,
         "window_seconds": config.window_seconds,
         "training_windows": len(train),
@@ -326,20 +293,70 @@ def pretrain(
     }
     if earlier is not None:
         record["earlier"] = dict(earlier.provenance)
-    if config.experts > 1:
-        with written_whole(out / PART_FILE) as temporary:
-            train.table[["recording", "start"]].to_parquet(temporary, index=False)
-    model.save_checkpoint(out / "checkpoint", record)
 
-    untrained = fresh_objective(config, contract, seed)
-    if isinstance(objective, Restoration):
-        assert isinstance(untrained, Restoration)
-        offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
-        look(objective, untrained.to(place).eval(), watched, offsets, out, **how)
-    else:
-        assert isinstance(untrained, DualAlignment)
-        look_at_invariance(objective, untrained, watched, out, **how)
-    write_json(out / RECORD_FILE, record | {"wall_seconds": round(meter.seconds, 1)})
+    def whole(state: Mapping[str, Any]) -> Objective:
+        """Return the objective of a state; it is not spread over devices."""
+        made = fresh_objective(config, contract, seed)
+        made.load_state_dict(state["objective"])
+        return made.eval()
+
+    with claimed(out, config, resume):
+        try:
+            fitted = fit(
+                objective,
+                train,
+                config.training,
+                out,
+                seed=seed,
+                device=device,
+                strategy=strategy,
+                workers=workers,
+                resume=resume,
+                quiet=quiet,
+                profile=profile,
+                sinks=sinks,
+                meter=meter,
+                validate=lambda: validation_losses(objective, watched, **how),
+            )
+        except TooManySkippedError as error:
+            if not is_first() or not has_state(out):
+                raise
+            state = read_state(out)
+            good = whole(state).pretrained()
+            good.save_checkpoint(out / LAST_GOOD, record | {"steps": state["step"]})
+            raise TooManySkippedError(
+                f"{error} The last good weights, of step {state['step']}, are in "
+                f"{out / LAST_GOOD}, from which --start_from begins."
+            ) from error
+        if not is_first():
+            wait_for_all()
+            return out / "checkpoint"
+        place = objective.device
+        objective = whole(read_state(out)).to(place)
+        record |= {
+            "started": meter.started,
+            "resumed": meter.resumed,
+            "device": str(place),
+            "steps": fitted.steps,
+            "skipped_steps": fitted.skipped,
+            "training_seconds": fitted.seconds,
+            "data_wait": fitted.data_wait,
+            "energy": meter.energy(),
+        }
+        if config.experts > 1:
+            with written_whole(out / PART_FILE) as temporary:
+                train.table[["recording", "start"]].to_parquet(temporary, index=False)
+        objective.pretrained().save_checkpoint(out / "checkpoint", record)
+
+        untrained = fresh_objective(config, contract, seed)
+        if isinstance(objective, Restoration):
+            assert isinstance(untrained, Restoration)
+            offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
+            look(objective, untrained.to(place).eval(), watched, offsets, out, **how)
+        else:
+            assert isinstance(untrained, DualAlignment)
+            look_at_invariance(objective, untrained, watched, out, **how)
+        write_json(out / RECORD_FILE, record | {"wall_seconds": round(meter.seconds, 1)})
     wait_for_all()
     return out / "checkpoint"
 
@@ -426,22 +443,33 @@ def _check_montages(objective: Objective, *datasets: WindowDataset) -> None:
                 raise BergerError(f"{block.recording}: {error}") from error
 
 
-def claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
-    """Write the configuration into a run's folder, or check that it is the one that stands.
+@contextmanager
+def claimed(out: Path, config: PretrainingConfig, resume: bool) -> Iterator[None]:
+    """Have a run's folder alone; of processes that train together, the first claims it.
 
-    What a process left there unfinished when it was killed is removed.
+    The configuration is written, or checked to be the one that stands. What a process left there
+    unfinished when it was killed is removed.
 
     Raises
     ------
     BergerError
         If the folder holds a run, or experts, that are not to be resumed; if there is nothing to
-        resume, or something of another configuration.
+        resume, or something of another configuration; if another command trains there.
     """
+    if not is_first():
+        yield
+        return
+    if resume and not (out / CONFIG_FILE).is_file():
+        raise BergerError(f"{out}: nothing to resume there; start without --resume.")
+    with held(out / ".lock", f"{out}: another command trains there; wait until it has ended."):
+        _claim(out, config, resume)
+        yield
+
+
+def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
     path = out / CONFIG_FILE
     content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     if resume:
-        if not path.is_file():
-            raise BergerError(f"{out}: nothing to resume there; start without --resume.")
         before = load_config(PretrainingConfig, path)
         if before != config:
             raise BergerError(

@@ -19,6 +19,7 @@ import pytest
 from berger import cli, fetching
 from berger.errors import BergerError
 from berger.fetching import FetchSummary, fetch, place_of, transfer
+from berger.files import held
 from berger.tasks import TaskConfig, catalogue, load_task
 from berger.tasks.downloads import ByHand, PhysioNet
 from tests.fetching.server import Server
@@ -82,7 +83,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in out.rglob("*")
-        if path.is_file() and path.name not in (fetching.SUMS, fetching.LOG, ".fetch.lock")
+        if path.is_file() and path.name not in (fetching.SUMS, fetching.LOG, fetching.LOCK)
     }
 
 
@@ -472,7 +473,10 @@ def test_an_interruption_leaves_what_can_be_continued(server: Server, tmp_path: 
 
 
 def test_two_do_not_write_one_folder(server: Server, tmp_path: Path) -> None:
-    with fetching._locked(tmp_path), pytest.raises(BergerError, match="another fetch is writing"):
+    with (
+        held(tmp_path / fetching.LOCK, "it is held"),
+        pytest.raises(BergerError, match="another fetch is writing"),
+    ):
         run(server, tmp_path)
 
 

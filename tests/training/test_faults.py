@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from berger.errors import BergerError, StoppedError
 from berger.training.log import read_log
 from berger.training.loop import fit
 from berger.training.run import Fitted, TrainingConfig
-from berger.training.state import BEFORE_FILE, STATE_FILE, has_state, read_state
+from berger.training.state import BEFORE_FILE, STATE_FILE, has_state, read_state, write_state
 from tests.training.test_loop import (
     assert_same,
     interrupt,
@@ -344,6 +345,21 @@ def test_a_full_disk_leaves_the_last_state(tiny_corpus: Path, tmp_path: Path) ->
     ) in done.stderr
     assert read_state(tmp_path)["step"] == 4
     assert {path.name for path in tmp_path.iterdir()} == {STATE_FILE, "log.jsonl"}
+
+
+def test_a_state_that_may_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_state(tmp_path, {"step": 1})
+
+    def denied(*arguments: Any, **how: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(BergerError) as caught:
+        write_state(tmp_path, {"step": 2})
+    assert str(caught.value) == (
+        f"{tmp_path / STATE_FILE}: cannot be written (Permission denied), the last state is good; "
+        "see to that and continue with --resume."
+    )
 
 
 def test_a_killed_worker_is_told(tiny_corpus: Path, tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from berger import cli
+from berger import cli, load_checkpoint
+from berger.configuration import load_config
 from berger.corpus.windows import _opened
+from berger.files import held
 from berger.objectives.restoration import Restoration
-from berger.pretraining import PretrainingConfig
+from berger.pretraining import PretrainingConfig, pretrain
 from berger.training.state import read_state
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +87,30 @@ def test_of_a_loss_that_is_no_number(told: Told, at_step_4: Any, tmp_path: Path)
     at_step_4(no_number)
     text = told()
     assert text.startswith(f"{tmp_path / 'run'}: 1 of the last 4 steps were skipped, the last, 4, ")
-    assert text.endswith("without them or with a lower training.optimizer.lr.")
-    assert read_state(tmp_path / "run")["step"] == 2
+    good = tmp_path / "run" / "checkpoint-last-good"
+    assert text.endswith(
+        "without them or with a lower training.optimizer.lr. The last good weights, of step 2, are "
+        f"in {good}, from which --start_from begins."
+    )
+    state = read_state(tmp_path / "run")
+    assert state["step"] == 2
+    weights = load_checkpoint(good).state_dict()
+    assert all(torch.equal(state["objective"][f"model.{n}"], w) for n, w in weights.items())
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+    again = load_config(PretrainingConfig, tmp_path / "config.yaml", {"start_from": str(good)})
+    checkpoint = pretrain(again, tmp_path / "corpus", tmp_path / "again", device="cpu", quiet=True)
+    earlier = load_checkpoint(checkpoint).provenance["earlier"]
+    assert (earlier["steps"], earlier["kind"]) == (2, "pretraining")
+    assert earlier["training_files"]
+
+
+def test_two_commands_in_one_folder(told: Told, at_step_4: Any, tmp_path: Path) -> None:
+    at_step_4(raising(MemoryError()))
+    told()
+    with held(tmp_path / "run" / ".lock", "cannot be had"):
+        text = told("--resume")
+    assert text == f"{tmp_path / 'run'}: another command trains there; wait until it has ended."
 
 
 @pytest.mark.parametrize(

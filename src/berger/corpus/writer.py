@@ -24,7 +24,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
 
-import filelock
 from tqdm import tqdm
 
 from berger.corpus import packing
@@ -49,7 +48,7 @@ from berger.corpus.packing import (
 from berger.corpus.sources import Sources, size_and_time
 from berger.corpus.staging import Entry, Task, as_text, stage, stage_elsewhere, staged_path
 from berger.errors import BergerError
-from berger.files import write_json
+from berger.files import held, write_json
 from berger.preprocessing import PreprocessingConfig
 from berger.recordings import find_recordings
 
@@ -258,12 +257,11 @@ def _locked(out: Path) -> Iterator[None]:
         names = {path.name for path in out.iterdir()}
         if not names & {MANIFEST, STAGING} and names - {LOCK, LOG}:
             raise BergerError(f"{out}: is not empty and no corpus; choose another folder.")
-        with filelock.FileLock(out / LOCK, timeout=0):
+        with held(
+            out / LOCK,
+            f"{out}: another preparation is writing this corpus; wait until it has ended.",
+        ):
             yield
-    except filelock.Timeout as error:
-        raise BergerError(
-            f"{out}: another preparation is writing this corpus; wait until it has ended."
-        ) from error
     except OSError as error:
         raise BergerError(
             f"{out}: cannot be written ({error}); free space or choose another folder. Run "

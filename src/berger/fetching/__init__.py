@@ -16,19 +16,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Literal
 
-import filelock
 from tqdm import tqdm
 
 from berger.errors import BergerError
 from berger.fetching.listing import files_at
 from berger.fetching.transfer import Line, RemoteFile, digest_of
-from berger.files import written_whole
+from berger.files import held, written_whole
 from berger.tasks import TaskConfig
 from berger.tasks.downloads import ByHand, Fetchable
 
@@ -36,6 +35,7 @@ __all__ = ["FetchSummary", "Row", "fetch", "place_of"]
 
 SUMS = "SHA256SUMS"
 LOG = "fetch.jsonl"
+LOCK = ".fetch.lock"
 AT_ONCE = 4
 """Files that are fetched at the same time; more is unkind to servers that give data away."""
 
@@ -166,7 +166,7 @@ def fetch(
                 " ".join([f"{task.name}: {_amount(files)} would be fetched into {out}.", *remarks])
             )
             return FetchSummary(out, ())
-        with _locked(out):
+        with held(out / LOCK, f"{out}: another fetch is writing this folder; wait for it."):
             rows, missing = _here(out, files, line, at_once, progress)
             _tell_before(task, out, rows, missing, tell)
             _check_room(out, missing)
@@ -214,16 +214,6 @@ def _of(
             f"{', '.join(known[:3])} there."
         )
     return [file for file in files if whose[file.path] in {None, *subjects}]
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(out / ".fetch.lock", timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise BergerError(f"{out}: another fetch is writing this folder; wait for it.") from error
 
 
 def _here(

@@ -25,7 +25,7 @@ from berger.training.devices import Strategy
 from berger.training.energy import Meter
 from berger.training.log import JsonLinesLog
 from berger.training.profiling import profiled
-from berger.training.run import Fitted, Run, Step, TrainingConfig
+from berger.training.run import Fitted, Run, Step, TooManySkippedError, TrainingConfig
 from berger.training.sinks import MakeSink
 from berger.training.state import has_state
 from berger.training.stopping import leave_stopping_to_parent, stop_on_signals
@@ -95,8 +95,9 @@ def fit(
     Raises
     ------
     BergerError
-        If there is nothing to resume, too many steps were skipped, memory did not suffice, or
-        windows could not be read.
+        If there is nothing to resume, memory did not suffice, or windows could not be read.
+    TooManySkippedError
+        If too many steps were skipped.
     StoppedError
         If the process was told to stop, after the state is saved.
     """
@@ -154,7 +155,7 @@ def fit(
                 if tell:
                     tell.fault(found, windows)
                 if len(run.recently_skipped) > config.max_skipped:
-                    raise BergerError(run.too_many(out, windows))
+                    raise TooManySkippedError(run.too_many(out, windows))
             elif tell and (step % config.log_every == 0 or step == 1 or last):
                 tell.step(found, seconds)
             if tell:

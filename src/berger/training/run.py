@@ -118,6 +118,10 @@ class Fitted(NamedTuple):
     data_wait: float
 
 
+class TooManySkippedError(BergerError):
+    """A training that ended because too many of its steps were skipped."""
+
+
 class Step(NamedTuple):
     """What one optimiser step found."""
 

@@ -6,6 +6,7 @@ run can be resumed on another number or by another strategy.
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
 import zipfile
@@ -29,6 +30,7 @@ from berger.errors import BergerError
 from berger.files import written_whole
 
 STATE_FILE, BEFORE_FILE = "state.ckpt", "state-before.ckpt"
+OF_A_FULL_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
@@ -77,20 +79,22 @@ def write_state(out: Path, state: Mapping[str, Any]) -> None:
     """Write a state beside the last one and let it take its place, which is kept as well."""
     path = out / STATE_FILE
     with written_whole(path) as temporary:
-        with temporary.open("wb") as file:
-            try:
+        try:
+            with temporary.open("wb") as file:
                 torch.save(dict(state), file)
                 file.flush()
                 os.fsync(file.fileno())
-            except (OSError, RuntimeError) as error:  # torch's writer says less than the disk did
-                reason = _of_the_disk(error)
-                if reason is None:
-                    raise
-                kept = "the last state is good" if has_state(out) else "there is no earlier state"
-                raise BergerError(
-                    f"{path}: cannot be written ({reason.strerror}), {kept}; free space, or raise "
-                    "the quota, and continue with --resume."
-                ) from error
+        except (OSError, RuntimeError) as error:  # torch's writer says less than the disk did
+            reason = _of_the_disk(error)
+            if reason is None:
+                raise
+            full = reason.errno in OF_A_FULL_DISK
+            cure = "free space, or raise the quota, and" if full else "see to that and"
+            kept = "the last state is good" if has_state(out) else "there is no earlier state"
+            raise BergerError(
+                f"{path}: cannot be written ({reason.strerror}), {kept}; {cure} continue with "
+                "--resume."
+            ) from error
         if path.is_file():
             path.replace(out / BEFORE_FILE)
 
