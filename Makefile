@@ -17,14 +17,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dev,formats,onnx,peft]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster,dev,formats,onnx,peft,tensorboard]'
 	touch $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/berger demo --out demo
 
+# two at a time, the tests of a file one after the other, which share what is slow to make
 test: $(STAMP)
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 $(BRAINDECODE_STAMP): pyproject.toml constraints-braindecode.txt
 	$(PYTHON) -m venv --clear $(BRAINDECODE)

@@ -463,10 +463,13 @@ def test_weights_of_unknown_people_are_said_to_be_that(
 
 
 def test_weights_that_know_their_people_say_nothing_of_the_kind(
-    tiny_adaptation: Path,
+    tiny_adaptation: Path, tmp_path: Path
 ) -> None:
     results = pd.read_parquet(tiny_adaptation / "results.parquet")
     people = results.set_index("model")["pretraining_people"]
     assert set(people["frozen probe"]) == {"known"}
     assert set(people.drop("frozen probe")) == {"nobody"}
-    assert "whose recordings" not in Page(build_report(tiny_adaptation)).text
+    assert (
+        "whose recordings"
+        not in Page(build_report(tiny_adaptation, out=tmp_path / "report.html")).text
+    )
