@@ -459,18 +459,23 @@ def claimed(out: Path, config: PretrainingConfig, resume: bool) -> Iterator[None
     if not is_first():
         yield
         return
-    if resume and not (out / CONFIG_FILE).is_file():
-        raise BergerError(f"{out}: nothing to resume there; start without --resume.")
+    _check(out, config, resume)  # nothing is left in a folder that is refused
     with held(out / ".lock", f"{out}: another command trains there; wait until it has ended."):
-        _claim(out, config, resume)
+        _check(out, config, resume)  # another may just have ended
+        remove_unfinished(out)
+        content = config.model_dump(mode="json")
+        with written_whole(out / CONFIG_FILE) as temporary:
+            temporary.write_text(
+                yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+            )
         yield
 
 
-def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
-    path = out / CONFIG_FILE
-    content = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def _check(out: Path, config: PretrainingConfig, resume: bool) -> None:
     if resume:
-        before = load_config(PretrainingConfig, path)
+        if not (out / CONFIG_FILE).is_file():
+            raise BergerError(f"{out}: nothing to resume there; start without --resume.")
+        before = load_config(PretrainingConfig, out / CONFIG_FILE)
         if before != config:
             raise BergerError(
                 f"{out}: was started with another configuration "
@@ -481,9 +486,6 @@ def _claim(out: Path, config: PretrainingConfig, resume: bool) -> None:
         raise BergerError(
             f"{out}: holds a run already; continue it with --resume or choose another folder."
         )
-    remove_unfinished(out)
-    with written_whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8")
 
 
 def how_to_continue(out: Path) -> str:
