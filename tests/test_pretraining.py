@@ -511,10 +511,10 @@ def test_a_folder_that_holds_a_run_is_refused(
     tiny_run: Path, tiny_adaptation: Path, tiny_corpus: Path, tiny_pretraining: Settings
 ) -> None:
     for folder in (tiny_run, tiny_adaptation):
-        before = (folder / "config.yaml").read_bytes()
+        before = (folder / "config.yaml").read_bytes(), {*folder.iterdir()}
         with pytest.raises(BergerError, match="holds a run already"):
             pretrain(tiny_pretraining(), tiny_corpus, folder, device="cpu", quiet=True)
-        assert (folder / "config.yaml").read_bytes() == before
+        assert ((folder / "config.yaml").read_bytes(), {*folder.iterdir()}) == before
 
 
 def test_one_person_is_too_few(
