@@ -70,7 +70,8 @@ def fabric(device: Device, precision: str, strategy: Strategy = "ddp") -> Fabric
     if place.type == "cuda" and n_here > torch.cuda.device_count():
         raise BergerError(
             f"{n_here} processes on a machine of {torch.cuda.device_count()} GPUs; start one for "
-            "each, or use --device cpu."
+            "each (by srun all must see all of them: --gpus-per-node, not --gpus-per-task), or use "
+            "--device cpu."
         )
     if n_ranks > 1 and strategy == "fsdp" and precision == "16-mixed":
         raise BergerError(
