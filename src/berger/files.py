@@ -20,6 +20,17 @@ _OF_WRITTEN_WHOLE = re.compile(r"\..+\.[0-9a-f]{32}\.(part|old)")
 
 
 @contextmanager
+def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an error of the system name a file where it names none, or only a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename or str(error.filename).startswith(str(temporary or path)):
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it to `path` when the block succeeds.
 
@@ -37,7 +48,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     old = temporary.with_suffix(".old")
     try:
-        yield temporary
+        with named(path, temporary):
+            yield temporary
         if temporary.is_dir() and path.is_dir():
             _remove(old)
             path.rename(old)

@@ -207,3 +207,40 @@ def test_of_a_full_disk(command: str, told: Told, tiny_recordings: Path, tmp_pat
     assert done.stderr.count("\n") == 1
     left = {path.name for path in out.rglob("*.part")}
     assert left == set()
+
+
+IN_NO_ROOM = """
+import resource, sys
+from berger import cli, pretraining
+from berger.models import EEGModel
+from berger.training.log import JsonLinesLog
+owner, name = {
+    "config.yaml": (pretraining, "_claim"),
+    "log.jsonl": (JsonLinesLog, "write"),
+    "checkpoint": (EEGModel, "save_checkpoint"),
+}[sys.argv.pop()]
+act = getattr(owner, name)
+def without_room(*arguments, **how):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+    return act(*arguments, **how)
+setattr(owner, name, without_room)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "log.jsonl", "checkpoint"])
+def test_of_a_disk_without_room_for(file: str, told: Told, tmp_path: Path) -> None:
+    """Not only states: whatever a run writes may be what finds no room."""
+    out = tmp_path / "out"
+    words = ["pretrain", tmp_path / "config.yaml", "--corpus", tmp_path / "corpus", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_NO_ROOM, *map(str, words), "--quiet", file],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"berger: {out / file}: File too large; free space, or choose another place.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    assert not list(out.rglob("*.part"))
