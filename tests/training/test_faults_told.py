@@ -105,16 +105,22 @@ def test_of_a_loss_that_is_no_number(told: Told, at_step_4: Any, tmp_path: Path)
     assert earlier["training_files"]
 
 
-def test_weights_that_went_wrong_as_they_were_saved_are_not_the_last_good(
-    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("max_skipped", "last"), [(0, 5), (10, 6)])
+def test_weights_that_went_wrong_are_not_the_last_good(
+    max_skipped: int, last: int, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Neither if they were saved before that was known, nor if the run ends soon after."""
+
     @torch.no_grad()
     def spoil(objective: Restoration, step: int, total: int) -> None:
         for weight in objective.parameters() if step == 4 else ():
             weight.mul_(1e30)
 
     monkeypatch.setattr(Restoration, "after_step", spoil, raising=False)
-    assert "The last good weights, of step 2, are in " in told()
+    text = told("--training.max_skipped", str(max_skipped))
+    assert f"{last - 4} of the last {last} steps were skipped, the last, {last}, because" in text
+    assert "The last good weights, of step 2, are in " in text
+    assert not (tmp_path / "run" / "checkpoint").exists()
     assert read_state(tmp_path / "run")["step"] == 4
     weights = load_checkpoint(tmp_path / "run" / "checkpoint-last-good").state_dict()
     assert all(weight.abs().max() < 1e20 for weight in weights.values())

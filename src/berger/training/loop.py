@@ -97,7 +97,7 @@ def fit(
     BergerError
         If there is nothing to resume, memory did not suffice, or windows could not be read.
     TooManySkippedError
-        If too many steps were skipped.
+        If too many steps were skipped, or the last ones because the weights have gone wrong.
     StoppedError
         If the process was told to stop, after the state is saved.
     """
@@ -166,6 +166,9 @@ def fit(
                 module.train()
                 if tell:
                     tell.write(step=step, split="validation", **losses)
+                # skipped to the end not because of windows, but because the weights are bad
+                if last and found.fault and not math.isfinite(losses["loss"]):
+                    raise TooManySkippedError(run.too_many(out, windows))
             stopping = run.anybody(bool(stop))
             # a step may have been skipped because the weights are bad
             if (step % config.save_every == 0 and not found.fault) or last or stopping:
