@@ -152,6 +152,13 @@ def test_of_too_little_memory(error: Exception, told: Told, at_step_4: Any, tmp_
     )
 
 
+def test_of_too_little_memory_to_validate(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "berger.pretraining.validation_losses", lambda *_, **__: raising(MemoryError())(None)
+    )
+    assert ": memory did not suffice for 4 windows at once; try --training.batch_size 2" in told()
+
+
 @pytest.mark.parametrize(
     ("batch_size", "again", "advice"),
     [

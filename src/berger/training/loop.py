@@ -162,7 +162,8 @@ def fit(
                 tell.bar.update()
             if validate is not None and (step % config.validate_every == 0 or last):
                 module.eval()
-                losses = validate()
+                with _told(out, config):  # each device has whole batches of it
+                    losses = validate()
                 module.train()
                 if tell:
                     tell.write(step=step, split="validation", **losses)
