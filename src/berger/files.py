@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -69,17 +71,28 @@ def written_whole(path: Path) -> Iterator[Path]:
 def held(lock: Path, otherwise: str) -> Iterator[None]:
     """Let no other process hold the same lock meanwhile; it ends with the process.
 
+    Where the file system has no locks, a warning says so.
+
     Raises
     ------
     BergerError
         With the sentence `otherwise`, if another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise BergerError(otherwise) from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(lock, timeout=0))
+        except filelock.Timeout as error:
+            raise BergerError(otherwise) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            warnings.warn(
+                f"{lock.parent}: its file system has no locks; see that no other command writes "
+                "there.",
+                stacklevel=3,
+            )
+        yield
 
 
 def remove_unfinished(folder: Path) -> None:

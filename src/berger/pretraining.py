@@ -464,7 +464,10 @@ def claimed(out: Path, config: PretrainingConfig, resume: bool) -> Iterator[None
         return
     if resume and not (out / CONFIG_FILE).is_file():
         raise BergerError(f"{out}: nothing to resume there; start without --resume.")
-    with held(out / ".lock", f"{out}: another command trains there; wait until it has ended."):
+    lock = out / ".lock"
+    # some file systems keep that of a machine that died
+    otherwise = f"wait until it has ended or, if there is none, remove {lock}"
+    with held(lock, f"{out}: another command trains there; {otherwise}."):
         _claim(out, config, resume)
         yield
 

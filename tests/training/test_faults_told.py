@@ -131,7 +131,11 @@ def test_two_commands_in_one_folder(told: Told, at_step_4: Any, tmp_path: Path) 
     told()
     with held(tmp_path / "run" / ".lock", "cannot be had"):
         text = told("--resume")
-    assert text == f"{tmp_path / 'run'}: another command trains there; wait until it has ended."
+    run = tmp_path / "run"
+    assert text == (
+        f"{run}: another command trains there; wait until it has ended or, if there is none, "
+        f"remove {run / '.lock'}."
+    )
 
 
 @pytest.mark.parametrize(
