@@ -122,6 +122,7 @@ def test_weights_that_went_wrong_are_not_the_last_good(
     assert "The last good weights, of step 2, are in " in text
     assert not (tmp_path / "run" / "checkpoint").exists()
     assert read_state(tmp_path / "run")["step"] == 4
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()  # which is no JSON
     weights = load_checkpoint(tmp_path / "run" / "checkpoint-last-good").state_dict()
     assert all(weight.abs().max() < 1e20 for weight in weights.values())
 
