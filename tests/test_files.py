@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from pathlib import Path
@@ -146,3 +147,18 @@ def test_one_holds_a_lock_at_a_time(tmp_path: Path) -> None:
             held(lock, "somebody has it"),
         ):
             pass
+
+
+def test_a_file_system_without_locks_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(file: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with (
+        pytest.warns(UserWarning, match=f"{tmp_path}: its file system has no locks"),
+        held(tmp_path / ".lock", "cannot be had"),
+    ):
+        reached = True
+    assert reached

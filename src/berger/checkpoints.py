@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from berger.errors import BergerError
@@ -57,7 +57,8 @@ def write_checkpoint(
             temporary / "config.json", {"format": FORMAT, "version": VERSION, **dict(config)}
         )
         contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary / "model.safetensors")
+        # not save_file, whose errors are not the system's: a full disk would be a fault of ours
+        (temporary / "model.safetensors").write_bytes(save(contiguous))
         write_json(temporary / "provenance.json", dict(provenance))
 
 

@@ -32,7 +32,7 @@ corpus_app.command(data_commands.verify)
 app.command(corpus_app)
 
 NOT_OUR_FAULT = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 )
 """Errors of the system that a user can mend: a path that cannot be written, a full disk."""

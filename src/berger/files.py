@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,6 +19,17 @@ import filelock
 from berger.errors import BergerError
 
 _OF_WRITTEN_WHOLE = re.compile(r"\..+\.[0-9a-f]{32}\.(part|old)")
+
+
+@contextmanager
+def named(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let an error of the system name a file where it names none, or only a temporary one."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename or str(error.filename).startswith(str(temporary or path)):
+            error.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -37,7 +50,8 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.part")
     old = temporary.with_suffix(".old")
     try:
-        yield temporary
+        with named(path, temporary):
+            yield temporary
         if temporary.is_dir() and path.is_dir():
             _remove(old)
             path.rename(old)
@@ -57,17 +71,28 @@ def written_whole(path: Path) -> Iterator[Path]:
 def held(lock: Path, otherwise: str) -> Iterator[None]:
     """Let no other process hold the same lock meanwhile; it ends with the process.
 
+    Where the file system has no locks, a warning says so.
+
     Raises
     ------
     BergerError
         With the sentence `otherwise`, if another process holds it.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with filelock.FileLock(lock, timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise BergerError(otherwise) from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(filelock.FileLock(lock, timeout=0))
+        except filelock.Timeout as error:
+            raise BergerError(otherwise) from error
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+                raise
+            warnings.warn(
+                f"{lock.parent}: its file system has no locks; see that no other command writes "
+                "there.",
+                stacklevel=3,
+            )
+        yield
 
 
 def remove_unfinished(folder: Path) -> None:

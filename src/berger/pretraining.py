@@ -37,12 +37,12 @@ from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import Strategy, wait_for_all
 from berger.training.energy import Meter
-from berger.training.log import run_record
+from berger.training.log import read_log, run_record
 from berger.training.loop import fit
 from berger.training.processes import is_first, world
 from berger.training.run import TooManySkippedError, TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
-from berger.training.state import has_state, read_state
+from berger.training.state import has_state, last_good, read_state
 from berger.watching import look, look_at_invariance, validation_losses
 
 CONFIG_FILE, RECORD_FILE = "config.yaml", "run.json"
@@ -319,15 +319,18 @@ def pretrain(
                 validate=lambda: validation_losses(objective, watched, **how),
             )
         except TooManySkippedError as error:
-            if not is_first() or not has_state(out):
-                raise
-            state = read_state(out)
-            good = whole(state).pretrained()
-            good.save_checkpoint(out / LAST_GOOD, record | {"steps": state["step"]})
-            raise TooManySkippedError(
-                f"{error} The last good weights, of step {state['step']}, are in "
-                f"{out / LAST_GOOD}, from which --start_from begins."
-            ) from error
+            told = ""
+            log = read_log(out / "log.jsonl") if is_first() else []
+            skipped = {line["step"] for line in log if line["split"] == "skipped"}
+            if is_first() and (state := last_good(out, skipped)) is not None:
+                good = whole(state).pretrained()
+                good.save_checkpoint(out / LAST_GOOD, record | {"steps": state["step"]})
+                told = (
+                    f" The last good weights, of step {state['step']}, are in {out / LAST_GOOD}, "
+                    "from which --start_from begins."
+                )
+            wait_for_all()  # who ends first has the others ended
+            raise TooManySkippedError(f"{error}{told}") from error
         if not is_first():
             wait_for_all()
             return out / "checkpoint"
@@ -460,7 +463,10 @@ def claimed(out: Path, config: PretrainingConfig, resume: bool) -> Iterator[None
         yield
         return
     _check(out, config, resume)  # nothing is left in a folder that is refused
-    with held(out / ".lock", f"{out}: another command trains there; wait until it has ended."):
+    lock = out / ".lock"
+    # some file systems keep that of a machine that died
+    otherwise = f"wait until it has ended or, if there is none, remove {lock}"
+    with held(lock, f"{out}: another command trains there; {otherwise}."):
         _check(out, config, resume)  # another may just have ended
         remove_unfinished(out)
         content = config.model_dump(mode="json")

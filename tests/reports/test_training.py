@@ -72,6 +72,17 @@ def titles(figures: list[MatplotlibFigure]) -> list[str]:
     return [figure.axes[0].get_title() for figure in figures]
 
 
+def test_a_validation_that_is_no_number_is_said(tmp_path: Path) -> None:
+    for first in (2, 1):
+        lines = steps(3)
+        for line in lines:
+            if line["split"] == "validation" and line["step"] >= first:
+                line["loss"] = float("nan")
+        write_lines(tmp_path, lines)
+        text = str(blocks_of(tmp_path)[0])
+        assert f"no finite number {4 - first} times of 3, first at step {first}: either" in text
+
+
 def test_each_term_and_what_was_done_is_drawn_by_itself(
     tmp_path: Path, drawn: list[MatplotlibFigure]
 ) -> None:

@@ -131,8 +131,16 @@ torch.save(own, Path(out) / f"rank-{os.environ['RANK']}.pt")
 """
 
 
-def together(family: str, corpus: Path, out: Path, strategy: str, *, resume: bool = False) -> None:
-    """Train in two processes, as torchrun starts them."""
+def together(
+    family: str,
+    corpus: Path,
+    out: Path,
+    strategy: str,
+    *,
+    resume: bool = False,
+    program: str = RANK,
+) -> list[str]:
+    """Train in two processes, as torchrun starts them; return what each printed."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -148,7 +156,7 @@ def together(family: str, corpus: Path, out: Path, strategy: str, *, resume: boo
     arguments = [family, str(corpus), str(out), strategy, "resume" if resume else "anew"]
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", RANK, *arguments],
+            [sys.executable, "-c", program, *arguments],
             cwd=ROOT,
             env=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
@@ -159,6 +167,7 @@ def together(family: str, corpus: Path, out: Path, strategy: str, *, resume: boo
     ]
     said = [process.communicate(timeout=300)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], "\n".join(said)
+    return said
 
 
 def losses(out: Path) -> Tensor:
@@ -202,6 +211,40 @@ def test_two_processes_train_as_one(
     for name, value in first.items():
         assert torch.equal(value, second[name]), name
     assert any(name.startswith("target_encoder.") for name in first) == (family != "spechinet")
+
+
+SKIPPING = """
+import sys, time
+from pathlib import Path
+from berger.models import EEGModel
+from berger.objectives.restoration import Restoration
+from berger.pretraining import pretrain
+from berger.training.run import TooManySkippedError
+from tests.training.test_devices import config_of
+family, corpus, out, *_ = sys.argv[1:]
+forward, save, calls = Restoration.forward, EEGModel.save_checkpoint, iter(range(1, 100))
+def spoilt(self, *arguments):
+    losses = forward(self, *arguments)
+    bad = self.training and next(calls) == 4
+    return losses | {"loss": losses["loss"] * float("nan")} if bad else losses
+def slowly(self, *arguments):
+    time.sleep(3)
+    save(self, *arguments)
+Restoration.forward, EEGModel.save_checkpoint = spoilt, slowly
+config = config_of(family, accumulate=1, save_every=2, max_skipped=0)
+try:
+    pretrain(config, corpus, Path(out), device="cpu", quiet=True)
+except TooManySkippedError:
+    print((Path(out) / "checkpoint-last-good" / "config.json").is_file())
+"""
+
+
+def test_no_process_ends_before_the_last_good_weights_are_written(
+    tiny_corpus: Path, tmp_path: Path
+) -> None:
+    """Who ends first has the others ended."""
+    said = together("spechinet", tiny_corpus, tmp_path / "run", "ddp", program=SKIPPING)
+    assert [text.splitlines()[-1] for text in said] == ["True", "True"]
 
 
 def test_a_run_goes_on_with_another_number_of_processes(

@@ -105,12 +105,38 @@ def test_of_a_loss_that_is_no_number(told: Told, at_step_4: Any, tmp_path: Path)
     assert earlier["training_files"]
 
 
+@pytest.mark.parametrize(("max_skipped", "last"), [(0, 5), (10, 6)])
+def test_weights_that_went_wrong_are_not_the_last_good(
+    max_skipped: int, last: int, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither if they were saved before that was known, nor if the run ends soon after."""
+
+    @torch.no_grad()
+    def spoil(objective: Restoration, step: int, total: int) -> None:
+        for weight in objective.parameters() if step == 4 else ():
+            weight.mul_(1e30)
+
+    monkeypatch.setattr(Restoration, "after_step", spoil, raising=False)
+    text = told("--training.max_skipped", str(max_skipped))
+    assert f"{last - 4} of the last {last} steps were skipped, the last, {last}, because" in text
+    assert "The last good weights, of step 2, are in " in text
+    assert not (tmp_path / "run" / "checkpoint").exists()
+    assert read_state(tmp_path / "run")["step"] == 4
+    assert "NaN" not in (tmp_path / "run" / "log.jsonl").read_text()  # which is no JSON
+    weights = load_checkpoint(tmp_path / "run" / "checkpoint-last-good").state_dict()
+    assert all(weight.abs().max() < 1e20 for weight in weights.values())
+
+
 def test_two_commands_in_one_folder(told: Told, at_step_4: Any, tmp_path: Path) -> None:
     at_step_4(raising(MemoryError()))
     told()
     with held(tmp_path / "run" / ".lock", "cannot be had"):
         text = told("--resume")
-    assert text == f"{tmp_path / 'run'}: another command trains there; wait until it has ended."
+    run = tmp_path / "run"
+    assert text == (
+        f"{run}: another command trains there; wait until it has ended or, if there is none, "
+        f"remove {run / '.lock'}."
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,6 +155,13 @@ def test_of_too_little_memory(error: Exception, told: Told, at_step_4: Any, tmp_
         "--training.batch_size 2 --training.accumulate 2, or --training.checkpoint_activations "
         "true in another folder."  # --resume would refuse another configuration
     )
+
+
+def test_of_too_little_memory_to_validate(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "berger.pretraining.validation_losses", lambda *_, **__: raising(MemoryError())(None)
+    )
+    assert ": memory did not suffice for 4 windows at once; try --training.batch_size 2" in told()
 
 
 @pytest.mark.parametrize(
@@ -207,3 +240,40 @@ def test_of_a_full_disk(command: str, told: Told, tiny_recordings: Path, tmp_pat
     assert done.stderr.count("\n") == 1
     left = {path.name for path in out.rglob("*.part")}
     assert left == set()
+
+
+IN_NO_ROOM = """
+import resource, sys
+from berger import cli, pretraining
+from berger.models import EEGModel
+from berger.training.log import JsonLinesLog
+owner, name = {
+    "config.yaml": (pretraining, "_claim"),
+    "log.jsonl": (JsonLinesLog, "write"),
+    "checkpoint": (EEGModel, "save_checkpoint"),
+}[sys.argv.pop()]
+act = getattr(owner, name)
+def without_room(*arguments, **how):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+    return act(*arguments, **how)
+setattr(owner, name, without_room)
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "log.jsonl", "checkpoint"])
+def test_of_a_disk_without_room_for(file: str, told: Told, tmp_path: Path) -> None:
+    """Not only states: whatever a run writes may be what finds no room."""
+    out = tmp_path / "out"
+    words = ["pretrain", tmp_path / "config.yaml", "--corpus", tmp_path / "corpus", "--out", out]
+    done = subprocess.run(
+        [sys.executable, "-c", IN_NO_ROOM, *map(str, words), "--quiet", file],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"berger: {out / file}: File too large; free space, or choose another place.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    assert not list(out.rglob("*.part"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -97,3 +98,16 @@ def test_only_pretraining_is_done_by_several(
         main(["prepare", str(tmp_path), "--out", str(tmp_path / "corpus")])
     assert caught.value.code == 2
     assert "only `berger pretrain` is done by several processes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("state", ["", "state.ckpt", "state-before.ckpt", "expert-1/state.ckpt"])
+def test_the_script_for_slurm_resumes_what_has_a_state(state: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "many-devices.md").read_text()
+    script = page.partition("#!/bin/bash\n")[2].partition("    srun ")[0]
+    (tmp_path / "run" / "expert-1").mkdir(parents=True)
+    if state:
+        (tmp_path / "run" / state).touch()
+    command = ["bash", "-c", f"{script}\necho $resume"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("--resume" if state else "")
+    assert done.stderr == ""

@@ -75,6 +75,13 @@ def _fell(validation: pd.DataFrame, watched: str) -> str:
     """Say where the validation loss began and ended."""
     if len(validation) < 2:
         return ""
+    known = np.isfinite(validation["loss"].astype(float))
+    if not known.all():
+        return (
+            f"The loss on {watched} was no finite number {(~known).sum()} times of {len(known)}, "
+            f"first at step {validation['step'][~known].iloc[0]:,}: either the weights had gone "
+            "wrong or a recording is bad."
+        )
     first, last = validation.iloc[0], validation.iloc[-1]
     best = validation.loc[validation["loss"].idxmin()]
     went = "fell" if last["loss"] < first["loss"] else "did not fall: it went"

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from berger.files import written_whole
+from berger.files import named, written_whole
 
 
 class JsonLinesLog:
@@ -34,15 +34,18 @@ class JsonLinesLog:
         kept = [line for line in read_log(path) if line["step"] <= keep_until]
         with written_whole(path) as temporary:
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self._path = path
         self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, **values: Any) -> None:
         """Append one line."""
-        self._file.write(json.dumps(values) + "\n")
+        with named(self._path):
+            self._file.write(json.dumps(values) + "\n")
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with named(self._path):
+            self._file.close()
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -97,7 +97,7 @@ def fit(
     BergerError
         If there is nothing to resume, memory did not suffice, or windows could not be read.
     TooManySkippedError
-        If too many steps were skipped.
+        If too many steps were skipped, or the last ones because the weights have gone wrong.
     StoppedError
         If the process was told to stop, after the state is saved.
     """
@@ -162,10 +162,14 @@ def fit(
                 tell.bar.update()
             if validate is not None and (step % config.validate_every == 0 or last):
                 module.eval()
-                losses = validate()
+                with _told(out, config):  # each device has whole batches of it
+                    losses = validate()
                 module.train()
                 if tell:
                     tell.write(step=step, split="validation", **losses)
+                # skipped to the end not because of windows, but because the weights are bad
+                if last and found.fault and not math.isfinite(losses["loss"]):
+                    raise TooManySkippedError(run.too_many(out, windows))
             stopping = run.anybody(bool(stop))
             # a step may have been skipped because the weights are bad
             if (step % config.save_every == 0 and not found.fault) or last or stopping:
@@ -202,8 +206,9 @@ class _Tell:
         )
 
     def write(self, step: int, split: str, **values: Any) -> None:
-        """Write a line of the log."""
-        self._log.write(step=step, split=split, **values)
+        """Write a line of the log; JSON has no number for what is not finite."""
+        known = {name: None if _no_number(value) else value for name, value in values.items()}
+        self._log.write(step=step, split=split, **known)
         numbers = {
             f"{split}/{name}": value
             for name, value in values.items()
@@ -219,8 +224,7 @@ class _Tell:
             split="train",
             **found.values,
             lr=found.lr,
-            # of half precision it may be none, as long as the scale is too large
-            grad_norm=None if found.norm is None else _finite(found.norm),
+            grad_norm=found.norm,  # of half precision no number while the scale is too large
             **({} if self._run.scaler is None else {"loss_scale": self._run.scaler.get_scale()}),
             seconds_per_step=round(seconds, 6),
             data_wait=round(found.waited / seconds, 6),
@@ -229,12 +233,11 @@ class _Tell:
 
     def fault(self, found: Step, windows: list[str]) -> None:
         """Write why a step was skipped."""
-        losses = {name: _finite(value) for name, value in found.values.items()}
         self.write(
             step=self._run.step,
             split="skipped",
-            **losses,
-            grad_norm=None if found.norm is None else _finite(found.norm),
+            **found.values,
+            grad_norm=found.norm,
             reason=found.fault,
             windows=windows,
         )
@@ -248,9 +251,9 @@ class _Tell:
         self.bar.set_postfix(shown, refresh=False)
 
 
-def _finite(value: float) -> float | None:
-    """Return what JSON has a number for."""
-    return value if math.isfinite(value) else None
+def _no_number(value: Any) -> bool:
+    """Tell whether it should be a number and is none."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 @contextmanager

@@ -123,12 +123,7 @@ def read_state(out: Path) -> dict[str, Any]:
     for path in (out / STATE_FILE, out / BEFORE_FILE):
         if not path.is_file():
             continue
-        try:
-            with zipfile.ZipFile(path) as file:  # torch's own reader does not compare check sums
-                if (broken := file.testzip()) is not None:
-                    raise ValueError(broken)
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, zipfile.BadZipFile):
+        if (state := _whole(path)) is None:
             damaged = damaged or path.name
             continue
         if damaged:
@@ -142,6 +137,37 @@ def read_state(out: Path) -> dict[str, Any]:
             f"{out / damaged}: damaged or of another Berger; start a new run in another folder."
         )
     raise BergerError(f"{out}: nothing to resume, no {STATE_FILE}; start without --resume.")
+
+
+def last_good(out: Path, skipped: set[int]) -> dict[str, Any] | None:
+    """Return the last whole state after which a step was not skipped; None if there is none.
+
+    Of another it may be the weights that are bad.
+
+    Parameters
+    ----------
+    out : Path
+        The run's folder.
+    skipped : set of int
+        Steps that were skipped, the run's last among them.
+    """
+    for path in (out / STATE_FILE, out / BEFORE_FILE):
+        state = _whole(path) if path.is_file() else None
+        if state and not skipped.issuperset(range(state["step"] + 1, max(skipped))):
+            return state
+    return None
+
+
+def _whole(path: Path) -> dict[str, Any] | None:
+    """Return a state; None if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:  # torch's own reader does not compare check sums
+            if (broken := file.testzip()) is not None:
+                raise ValueError(broken)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, zipfile.BadZipFile):
+        return None
+    return state
 
 
 def generators() -> dict[str, Tensor]:
