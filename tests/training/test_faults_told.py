@@ -248,7 +248,7 @@ from berger import cli, pretraining
 from berger.models import EEGModel
 from berger.training.log import JsonLinesLog
 owner, name = {
-    "config.yaml": (pretraining, "_claim"),
+    "config.yaml": (pretraining, "remove_unfinished"),  # done just before
     "log.jsonl": (JsonLinesLog, "write"),
     "checkpoint": (EEGModel, "save_checkpoint"),
 }[sys.argv.pop()]
