@@ -38,7 +38,7 @@ from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import Strategy, wait_for_all
 from berger.training.energy import Meter
 from berger.training.log import read_log, run_record
-from berger.training.loop import fit
+from berger.training.loop import fit, is_of_memory
 from berger.training.processes import is_first, world
 from berger.training.run import TooManySkippedError, TrainingConfig
 from berger.training.sinks import SinkName, make_sinks
@@ -352,13 +352,23 @@ def pretrain(
         objective.pretrained().save_checkpoint(out / "checkpoint", record)
 
         untrained = fresh_objective(config, contract, seed)
-        if isinstance(objective, Restoration):
-            assert isinstance(untrained, Restoration)
-            offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
-            look(objective, untrained.to(place).eval(), watched, offsets, out, **how)
-        else:
-            assert isinstance(untrained, DualAlignment)
-            look_at_invariance(objective, untrained, watched, out, **how)
+        try:
+            if isinstance(objective, Restoration):
+                assert isinstance(untrained, Restoration)
+                starts = dict(
+                    zip(recordings["recording"], recordings["offset_seconds"], strict=True)
+                )
+                look(objective, untrained.to(place).eval(), watched, starts, out, **how)
+            else:
+                assert isinstance(untrained, DualAlignment)
+                look_at_invariance(objective, untrained, watched, out, **how)
+        except (MemoryError, RuntimeError) as error:
+            if not is_of_memory(error):
+                raise
+            raise BergerError(
+                f"{out}: is trained, but memory did not suffice to look at what came of it; "
+                "continue with --resume where there is more, or with --device cpu."
+            ) from error
         write_json(out / RECORD_FILE, record | {"wall_seconds": round(meter.seconds, 1)})
     wait_for_all()
     return out / "checkpoint"

@@ -127,6 +127,26 @@ def test_weights_that_went_wrong_are_not_the_last_good(
     assert all(weight.abs().max() < 1e20 for weight in weights.values())
 
 
+def test_too_little_memory_to_look_at_what_is_trained(
+    told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained a second time."""
+    with monkeypatch.context() as patch:
+        patch.setattr("berger.pretraining.look", lambda *given, **how: raising(MemoryError())(0))
+        text = told()
+    run = tmp_path / "run"
+    assert text == (
+        f"{run}: is trained, but memory did not suffice to look at what came of it; continue with "
+        "--resume where there is more, or with --device cpu."
+    )
+    log = (run / "log.jsonl").read_bytes()
+    config = load_config(PretrainingConfig, run / "config.yaml")
+    pretrain(config, tmp_path / "corpus", run, resume=True, device="cpu", quiet=True)
+    assert (run / "restoration.parquet").is_file()
+    assert (run / "run.json").is_file()
+    assert (run / "log.jsonl").read_bytes() == log
+
+
 def test_two_commands_in_one_folder(told: Told, at_step_4: Any, tmp_path: Path) -> None:
     at_step_4(raising(MemoryError()))
     told()

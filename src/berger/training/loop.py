@@ -256,6 +256,12 @@ def _no_number(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory did not suffice."""
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return short or any(words in str(error) for words in WANT_OF_MEMORY)
+
+
 @contextmanager
 def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
     """Say what to do where memory does not suffice or a process that reads is gone."""
@@ -268,8 +274,7 @@ def _told(out: Path, config: TrainingConfig) -> Iterator[None]:
                 f"{out}: a process that reads windows was killed, perhaps for want of memory; "
                 "continue with --resume, and with fewer --workers."
             ) from error
-        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if short or any(words in said for words in WANT_OF_MEMORY):
+        if is_of_memory(error):
             several = config.batch_size > 1
             raise BergerError(
                 f"{out}: memory did not suffice for {config.batch_size} window{'s' * several} at "
