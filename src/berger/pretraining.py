@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -37,7 +38,7 @@ from berger.objectives.dual_alignment import DualAlignment, DualAlignmentConfig
 from berger.objectives.restoration import Restoration, RestorationConfig
 from berger.training.devices import Strategy, wait_for_all
 from berger.training.energy import Meter
-from berger.training.log import read_log, run_record
+from berger.training.log import run_record
 from berger.training.loop import fit, is_of_memory
 from berger.training.processes import is_first, world
 from berger.training.run import TooManySkippedError, TrainingConfig
@@ -247,8 +248,9 @@ def pretrain(
     )
     contract.check(preprocessing.sfreq, (), corpus_folder)
     seed = expert_seed(config.seed, expert)
+    fresh = partial(fresh_objective, config, contract, seed)
     earlier = None if config.start_from is None else _earlier(config.model, config.start_from)
-    objective = fresh_objective(config, contract, seed, earlier)
+    objective = fresh(earlier)
     _check_montages(objective, everything, validation)
     watched = validation.take(_evenly(len(validation), config.max_validation_windows))
     how = {"batch_size": config.training.batch_size, "seed": config.seed}
@@ -294,12 +296,6 @@ def pretrain(
     if earlier is not None:
         record["earlier"] = dict(earlier.provenance)
 
-    def whole(state: Mapping[str, Any]) -> Objective:
-        """Return the objective of a state; it is not spread over devices."""
-        made = fresh_objective(config, contract, seed)
-        made.load_state_dict(state["objective"])
-        return made.eval()
-
     with claimed(out, config, resume):
         try:
             fitted = fit(
@@ -319,23 +315,14 @@ def pretrain(
                 validate=lambda: validation_losses(objective, watched, **how),
             )
         except TooManySkippedError as error:
-            told = ""
-            log = read_log(out / "log.jsonl") if is_first() else []
-            skipped = {line["step"] for line in log if line["split"] == "skipped"}
-            if is_first() and (state := last_good(out, skipped)) is not None:
-                good = whole(state).pretrained()
-                good.save_checkpoint(out / LAST_GOOD, record | {"steps": state["step"]})
-                told = (
-                    f" The last good weights, of step {state['step']}, are in {out / LAST_GOOD}, "
-                    "from which --start_from begins."
-                )
+            kept = _keep_last_good(out, error.skipped, fresh(), record) if is_first() else ""
             wait_for_all()  # who ends first has the others ended
-            raise TooManySkippedError(f"{error}{told}") from error
+            raise TooManySkippedError(f"{error}{kept}", error.skipped) from error
         if not is_first():
             wait_for_all()
             return out / "checkpoint"
         place = objective.device
-        objective = whole(read_state(out)).to(place)
+        objective = _as_saved(fresh(), read_state(out)).to(place)  # not spread over devices
         record |= {
             "started": meter.started,
             "resumed": meter.resumed,
@@ -351,27 +338,57 @@ def pretrain(
                 train.table[["recording", "start"]].to_parquet(temporary, index=False)
         objective.pretrained().save_checkpoint(out / "checkpoint", record)
 
-        untrained = fresh_objective(config, contract, seed)
-        try:
-            if isinstance(objective, Restoration):
-                assert isinstance(untrained, Restoration)
-                starts = dict(
-                    zip(recordings["recording"], recordings["offset_seconds"], strict=True)
-                )
-                look(objective, untrained.to(place).eval(), watched, starts, out, **how)
-            else:
-                assert isinstance(untrained, DualAlignment)
-                look_at_invariance(objective, untrained, watched, out, **how)
-        except (MemoryError, RuntimeError) as error:
-            if not is_of_memory(error):
-                raise
-            raise BergerError(
-                f"{out}: is trained, but memory did not suffice to look at what came of it; "
-                "continue with --resume where there is more, or with --device cpu."
-            ) from error
+        _look(objective, fresh().to(place).eval(), watched, recordings, out, how)
         write_json(out / RECORD_FILE, record | {"wall_seconds": round(meter.seconds, 1)})
     wait_for_all()
     return out / "checkpoint"
+
+
+def _as_saved(objective: Objective, state: Mapping[str, Any]) -> Objective:
+    """Give an objective the weights of a state."""
+    objective.load_state_dict(state["objective"])
+    return objective.eval()
+
+
+def _keep_last_good(
+    out: Path, skipped: frozenset[int], objective: Objective, record: Mapping[str, Any]
+) -> str:
+    """Write the last good weights as a checkpoint, if there are any, and say where they are."""
+    state = last_good(out, skipped)
+    if state is None:
+        return ""
+    model = _as_saved(objective, state).pretrained()
+    model.save_checkpoint(out / LAST_GOOD, {**record, "steps": state["step"]})
+    return (
+        f" The last good weights, of step {state['step']}, are in {out / LAST_GOOD}, from which "
+        "--start_from begins."
+    )
+
+
+def _look(
+    objective: Objective,
+    untrained: Objective,
+    watched: WindowDataset,
+    recordings: pd.DataFrame,
+    out: Path,
+    how: Mapping[str, int],
+) -> None:
+    """Write what a report shows of windows that training never saw."""
+    try:
+        if isinstance(objective, Restoration):
+            assert isinstance(untrained, Restoration)
+            offsets = dict(zip(recordings["recording"], recordings["offset_seconds"], strict=True))
+            look(objective, untrained, watched, offsets, out, **how)
+        else:
+            assert isinstance(untrained, DualAlignment)
+            look_at_invariance(objective, untrained, watched, out, **how)
+    except (MemoryError, RuntimeError) as error:
+        if not is_of_memory(error):
+            raise
+        raise BergerError(
+            f"{out}: is trained, but memory did not suffice to look at what came of it; continue "
+            "with --resume where there is more, or with --device cpu."
+        ) from error
 
 
 def _divided(

@@ -155,7 +155,7 @@ def fit(
                 if tell:
                     tell.fault(found, windows)
                 if len(run.recently_skipped) > config.max_skipped:
-                    raise TooManySkippedError(run.too_many(out, windows))
+                    raise TooManySkippedError(run.too_many(out, windows), run.skipped)
             elif tell and (step % config.log_every == 0 or step == 1 or last):
                 tell.step(found, seconds)
             if tell:
@@ -169,7 +169,7 @@ def fit(
                     tell.write(step=step, split="validation", **losses)
                 # skipped to the end not because of windows, but because the weights are bad
                 if last and found.fault and not math.isfinite(losses["loss"]):
-                    raise TooManySkippedError(run.too_many(out, windows))
+                    raise TooManySkippedError(run.too_many(out, windows), run.skipped)
             stopping = run.anybody(bool(stop))
             # a step may have been skipped because the weights are bad
             if (step % config.save_every == 0 and not found.fault) or last or stopping:

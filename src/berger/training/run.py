@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -119,7 +119,17 @@ class Fitted(NamedTuple):
 
 
 class TooManySkippedError(BergerError):
-    """A training that ended because too many of its steps were skipped."""
+    """A training that ended because too many of its steps were skipped.
+
+    Attributes
+    ----------
+    skipped : frozenset of int
+        All of them.
+    """
+
+    def __init__(self, message: str, skipped: Iterable[int]) -> None:
+        super().__init__(message)
+        self.skipped = frozenset(skipped)
 
 
 class Step(NamedTuple):

@@ -139,7 +139,7 @@ def read_state(out: Path) -> dict[str, Any]:
     raise BergerError(f"{out}: nothing to resume, no {STATE_FILE}; start without --resume.")
 
 
-def last_good(out: Path, skipped: set[int]) -> dict[str, Any] | None:
+def last_good(out: Path, skipped: frozenset[int]) -> dict[str, Any] | None:
     """Return the last whole state after which a step was not skipped; None if there is none.
 
     Of another it may be the weights that are bad.
@@ -148,7 +148,7 @@ def last_good(out: Path, skipped: set[int]) -> dict[str, Any] | None:
     ----------
     out : Path
         The run's folder.
-    skipped : set of int
+    skipped : frozenset of int
         Steps that were skipped, the run's last among them.
     """
     for path in (out / STATE_FILE, out / BEFORE_FILE):
