@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from berger.configuration import shipped_configs
 from berger.errors import BergerError
+from berger.training import LONGEST_WAIT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from berger.tasks.splits import AnySplit, TrialSplit
 
 MOST_FAILURES = 10
-MOST_WAITING, SHORT_WAITING = 0.03, 10.0
-"""Share of a training in which it may wait for data, and seconds that its start may take."""
+SHORT_WAITING = 10.0
+"""Seconds for which a training may wait for data at its start."""
 
 
 def describe_corpus(corpus: Corpus) -> str:
@@ -309,7 +310,7 @@ def tell_training(out: Path, workers: int, say: Callable[[str], None]) -> None:
         f"{steps:,} steps in {seconds:,.0f} s; waited for data {100 * share:.1f} % of the time"
         + (f"; {skipped:,} steps skipped, log.jsonl tells why." if skipped else ".")
     )
-    if share > MOST_WAITING and waited > SHORT_WAITING:
+    if share > LONGEST_WAIT and waited > SHORT_WAITING:
         print(
             f"berger: training waited for data {100 * share:.1f} % of the time; give more "
             f"--workers than {workers}, as long as there are cores for them, or put the corpus on "

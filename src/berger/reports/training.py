@@ -20,7 +20,8 @@ from berger.reports.blocks import (
     enumeration,
 )
 from berger.reports.folders import Run, mapping
-from berger.reports.training_figures import LONGEST_WAIT, MEASURES
+from berger.reports.training_figures import MEASURES
+from berger.training import LONGEST_WAIT
 
 MOST_SKIPPED, MOST_WINDOWS = 50, 5
 """Skipped steps that are listed, and windows of each."""

@@ -24,6 +24,7 @@ from berger.reports.style import (
     logarithmic,
     looks,
 )
+from berger.training import LONGEST_WAIT
 
 MEASURES = {
     "anchor_unseen": ("unseen anchors", "error / variance"),
@@ -43,8 +44,6 @@ COURSE = {
 }
 """What a log says of the training beside the losses, in the order of drawing."""
 
-LONGEST_WAIT = 0.03
-"""Share of a step in which it may wait for data."""
 LIMIT: Style = {"color": MUTED, "linewidth": 1, "linestyle": (0, (4, 3)), "zorder": 1}
 
 

@@ -12,6 +12,8 @@ import torch
 
 PACKAGES = Path("/sys/class/powercap")
 """Linux's counters of processor packages; most systems let only root read them."""
+COUNTER = ("energy_uj", "max_energy_range_uj")
+"""Files of each: microjoules, and where it is full."""
 READ_AGAIN = 60.0
 """Seconds; a package's counter is full after some minutes and begins anew."""
 
@@ -121,9 +123,6 @@ class Meter:
                 continue
             found[folder.name] = (used, full)
         return found
-
-
-COUNTER = ("energy_uj", "max_energy_range_uj")
 
 
 def _difference(before: tuple[int, int], after: tuple[int, int]) -> int:
