@@ -441,7 +441,8 @@ class WindowSampler:
         self.batches_per_epoch = sum(
             -(-sum(pool.n_drawn for pool in pools) // batch_size) for pools in self._montages
         )
-        self._epoch = lru_cache(maxsize=1)(self._batches_of_epoch)
+        # two: at the end of an epoch, processes that read are in the next one already
+        self._epoch = lru_cache(maxsize=2)(self._batches_of_epoch)
 
     def batch(self, step: int) -> list[int]:
         """Return this rank's window numbers of one step, counted from 0 through all epochs."""
